@@ -1,0 +1,130 @@
+"""How qbench is checked and run: `nox --list` shows the sessions, `nox -s bench -- --suite smoke` runs a suite.
+
+All sessions but `lint` work in one environment under .nox, installed by the lists in pyproject.toml at the versions in
+constraints.txt, and installed again only when these change. Where pip finds packages is pip's own configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+CONSTRAINTS = ROOT / "constraints.txt"
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+STAMP = "installed.sha256"
+DEFAULT_SUITE = "llm_lowbit"
+
+
+# A torch environment takes over a gigabyte and a minute, so the sessions share one instead of having one each.
+shared = nox.session(venv_backend="none")
+
+
+@shared
+def tests(session: nox.Session) -> None:
+    """Run the tests; posargs go to pytest."""
+    qbench(session, "fetch")
+    session.run(program(session, "python"), "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check code and format with ruff."""
+    install(session, Path(session.virtualenv.location), *(line for line in EXTRAS["dev"] if line.startswith("ruff")))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@shared
+def typecheck(session: nox.Session) -> None:
+    """Check types with mypy."""
+    session.run(program(session, "python"), "-m", "mypy", *session.posargs, external=True)
+
+
+@shared
+def bench(session: nox.Session) -> None:
+    """Run a suite: `nox -s bench -- --suite NAME`; posargs go to `qbench run`."""
+    qbench(session, "fetch")
+    command = [program(session, "qbench"), "run", *session.posargs]
+    session.log(" ".join(["qbench", *command[1:]]))
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        # nox would turn every failure into 1; what `qbench run` says by its exit code goes on to the caller.
+        sys.exit(code)
+
+
+@nox.session(venv_backend="none", default=False)
+def perf(session: nox.Session) -> None:
+    """Time the inner loops; posargs go to pytest-benchmark."""
+    qbench(session, "fetch")
+    command = ["-m", "pytest", "tests/perf", "--benchmark-only", *session.posargs]
+    session.run(program(session, "python"), *command, external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+def tables(session: nox.Session) -> None:
+    """Write results/tables again from the records; posargs go to `qbench report`."""
+    qbench(session, "report", *(session.posargs or ["--suite", DEFAULT_SUITE, "--write"]))
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Write constraints.txt again; posargs name the packages whose version may change, `all` frees every one.
+
+    Without posargs the pins stay as they are: what pyproject.toml newly needs is added, what nothing needs is dropped.
+    """
+    kept = Path(session.create_tmp()) / "kept.txt"
+    pins = CONSTRAINTS.read_text().splitlines()
+    freed = {normalized(name) for name in session.posargs}
+    kept.write_text("\n".join(pin for pin in pins if not {normalized(pin.partition("==")[0]), "all"} & freed))
+    report = kept.with_name("report.json")
+    resolve = ["--dry-run", "--ignore-installed", "--quiet", "--constraint", str(kept), "--report", str(report)]
+    session.run("python", "-m", "pip", "install", *resolve, f".[{','.join(EXTRAS)}]")
+    found = [item["metadata"] for item in json.loads(report.read_text())["install"]]
+    # A local version such as +cpu names a build of the same release; which build, the machine decides.
+    versions = {normalized(one["name"]): one["version"].partition("+")[0] for one in found if one["name"] != "qbench"}
+    header = [line for line in pins if line.startswith("#")]
+    CONSTRAINTS.write_text("\n".join([*header, *(f"{name}=={versions[name]}" for name in sorted(versions))]) + "\n")
+
+
+def qbench(session: nox.Session, *arguments: str) -> None:
+    session.run(program(session, "qbench"), *arguments, external=True)
+
+
+def program(session: nox.Session, name: str) -> str:
+    """Return the path of a program in the shared environment, which is made or brought up to date first."""
+    environment = ROOT / ".nox" / "py{}.{}".format(*sys.version_info)
+    if not (environment / STAMP).exists():
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(environment), external=True)
+    install(session, environment, "--editable", ".[dev]")
+    return str(environment / ("Scripts" if sys.platform == "win32" else "bin") / name)
+
+
+def install(session: nox.Session, environment: Path, *requirements: str) -> None:
+    # The settings of ruff, mypy and pytest are read where they stand; only these parts change what is installed.
+    parts = [PYPROJECT["project"], PYPROJECT["build-system"], PYPROJECT["tool"]["hatch"]]
+    inputs = json.dumps([parts, CONSTRAINTS.read_text(), requirements, str(ROOT)])
+    wanted = hashlib.sha256(inputs.encode()).hexdigest()
+    stamp = environment / STAMP
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    python = environment / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    # Few of the thousands of modules are ever imported: Python compiles those when they are.
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--constraint", str(CONSTRAINTS)]
+    session.run(*pip, *requirements, external=True)
+    stamp.write_text(wanted)
+
+
+def normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,60 @@
+"""The command line: one file a verb."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from qbench.cli import bless, compare, fetch, listing, planning, pretrain, report, run, validate
+from qbench.errors import QBenchError
+
+app = typer.Typer(
+    name="qbench",
+    help="A reproducibility benchmark suite for neural-network quantization.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Examples:  qbench run --suite smoke   |   qbench plan --suite llm_lowbit   |   qbench validate mine.yaml",
+)
+for verb in (run, planning, listing, validate, report, compare, bless, fetch, pretrain):
+    verb.add_to(app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and end.")) -> None:
+    if version:
+        import qbench
+
+        typer.echo(qbench.__version__)
+        raise typer.Exit
+
+
+def main() -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        0: all well; 1: a cell failed or a baseline regressed; 2: the call or a file is wrong; 130: interrupted.
+    """
+    try:
+        app(prog_name="qbench", standalone_mode=True)
+    except QBenchError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"qbench: {error}", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (`head`, say) has seen enough.
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"qbench: {place}{error.strerror}", markup=False)
+        return 2
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    return 0

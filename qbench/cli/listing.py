@@ -1,0 +1,55 @@
+"""`qbench list`: what can be named in a suite."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated
+
+import typer
+
+from qbench.cli import options
+from qbench.errors import UnknownNameError
+
+_KINDS = ("suites", "models", "quantizers", "methods", "assets")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command(name="list", epilog="Examples:  qbench list   |   qbench list methods --json")(list_names)
+
+
+def list_names(
+    kind: Annotated[
+        str | None, typer.Argument(help="suites, models, quantizers, methods or assets; all when left out.")
+    ] = None,
+    json: options.JsonOption = False,
+) -> None:
+    """List suites, models, quantizers, methods and assets."""
+    from tabulate import tabulate
+
+    if kind is not None and kind not in _KINDS:
+        raise UnknownNameError("kind", kind, _KINDS)
+    found = {name: _about(name) for name in _KINDS if kind in (None, name)}
+    if json:
+        options.print_json(found)
+        return
+    for name, rows in found.items():
+        typer.echo(tabulate(sorted(rows.items()), headers=[name, ""], tablefmt="plain") + "\n")
+
+
+def _about(kind: str) -> dict[str, str]:
+    from qbench.registry import METHODS, MODELS, QUANTIZERS
+    from qbench.suite.load import list_suites, load_suite
+    from qbench.tasks import assets, zoo
+
+    if kind == "suites":
+        return {name: load_suite(name).about for name in list_suites()}
+    if kind == "assets":
+        return {name: f"{asset.about} ({asset.licence})" for name, asset in assets.manifest().items()}
+    registry = {"models": MODELS, "quantizers": QUANTIZERS, "methods": METHODS}[kind]
+    return {
+        name: zoo.models()[name].about
+        if kind == "models" and name in zoo.models()
+        else (inspect.getdoc(registry.get(name)) or "").split("\n")[0]
+        for name in registry.names()
+    }

@@ -1,0 +1,49 @@
+"""Options that several verbs share, and where results are kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A shipped suite's name, or a path to a suite file.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Folder of the records  [default: results/runs/SUITE]", show_default=False)
+]
+OnlyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--only", help="Some cells only, such as 'method=gptq|rtn,bits=2'; axes: model, quantizer, bits, method, seed."
+    ),
+]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0..N-1 in place of the suite's own.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
+
+
+def results_folder() -> Path:
+    """Return ``results/`` of the present folder: in a checkout, the one that git keeps."""
+    return Path("results")
+
+
+def run_path(suite: str, out: Path | None) -> Path:
+    """Return the folder of a suite's records."""
+    return out if out is not None else results_folder() / "runs" / suite
+
+
+def baseline_path(suite: str) -> Path:
+    """Return where a suite's baseline is kept."""
+    return results_folder() / "baselines" / f"{suite}.json"
+
+
+def table_path(suite: str) -> Path:
+    """Return where a suite's table is kept."""
+    return results_folder() / "tables" / f"{suite}.md"
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; what JSON cannot spell (NaN, infinity) is spelt as in records."""
+    from qbench.store import floats
+
+    typer.echo(json.dumps(floats.spell(value), indent=1, sort_keys=True))

@@ -1,0 +1,75 @@
+"""`qbench plan`: the dry run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import typer
+
+from qbench.cli import options
+from qbench.cli.selection import select
+
+if TYPE_CHECKING:
+    from qbench.runner.run import Plan
+    from qbench.store.record import Record
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command(name="plan", epilog="Example:  qbench plan --suite llm_lowbit --only bits=2")(plan)
+
+
+def plan(
+    suite: options.SuiteOption,
+    only: options.OnlyOption = None,
+    seeds: options.SeedsOption = None,
+    out: options.OutOption = None,
+    json: options.JsonOption = False,
+) -> None:
+    """Show what `qbench run` would do: cells to run, stored cells, skipped cells with reasons, and an estimate."""
+    from qbench.runner.run import plan as make_plan
+    from qbench.store.folder import RunFolder
+
+    loaded, cells = select(suite, seeds, only)
+    folder = RunFolder(options.run_path(loaded.name, out))
+    found = make_plan(cells, folder)
+    seconds = _estimate(found, list(folder.scan().records.values()))
+    reasons = Counter(cell.skip for cell in found.skipped)
+    if json:
+        options.print_json(
+            {
+                "suite": loaded.name,
+                "run": [{"cell_id": one.cell_id, "label": one.cell.label()} for one in found.todo],
+                "stored": sorted(record.label for record in found.stored.values()),
+                "skipped": [{"label": cell.label(), "reason": cell.skip} for cell in found.skipped],
+                "estimated_cell_seconds": seconds,
+            }
+        )
+        return
+    for one in found.todo:
+        typer.echo(f"run   {one.cell_id[:12]}  {one.cell.label()}")
+    for reason, count in reasons.items():
+        typer.echo(f"skip  {count} cells: {reason}")
+    typer.echo(f"{len(found.todo)} cells to run, {len(found.stored)} stored, {len(found.skipped)} skipped")
+    if seconds is not None:
+        typer.echo(
+            f"about {seconds / 60:.0f} process-minutes, going by the stored cells of the same models and methods"
+        )
+
+
+def _estimate(plan: Plan, records: list[Record]) -> float | None:
+    """Return process-seconds by the mean cost of stored cells of the same model and method; None when one has none."""
+    seen: dict[tuple[object, object], list[float]] = {}
+    for record in records:
+        if record.status == "ok":
+            cost = record.cost.method_seconds + record.cost.evaluation_seconds
+            seen.setdefault((record.axes["model"], record.axes["method"]), []).append(cost)
+    total = 0.0
+    for one in plan.todo:
+        axes = one.cell.axes()
+        known = seen.get((axes["model"], axes["method"]))
+        if known is None:
+            return None
+        total += sum(known) / len(known)
+    return total

@@ -1,0 +1,137 @@
+"""`qbench run`: execute a suite, print its leaderboard, compare with the baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from qbench.cli import options
+from qbench.cli.selection import select
+from qbench.errors import QBenchError
+
+_DEVICES = ("auto", "cpu", "cuda")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command(
+        epilog="Examples:  qbench run --suite smoke   |   "
+        "qbench run --suite llm_lowbit --only 'method=rtn|gptq,bits=2' --seeds 1"
+    )(run)
+
+
+def run(
+    suite: options.SuiteOption,
+    only: options.OnlyOption = None,
+    seeds: options.SeedsOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes  [default: one a core, or one on a GPU]", show_default=False)
+    ] = None,
+    out: options.OutOption = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do stored cells again.")] = False,
+    json: options.JsonOption = False,
+) -> None:
+    """Run a suite: what is stored already is not run again; a run that was stopped goes on where it was.
+
+    Ends with 1 where a cell failed or fell back, or where the comparison with the baseline shows a regression.
+    """
+    from qbench.report.leaderboard import leaderboard
+    from qbench.report.text import render_text
+    from qbench.runner.run import plan
+    from qbench.store.folder import RunFolder
+
+    if device not in _DEVICES:
+        raise QBenchError(f"--device {device!r} is not a device (allowed: {', '.join(_DEVICES)})")
+    loaded, cells = select(suite, seeds, only)
+    folder = RunFolder(options.run_path(loaded.name, out))
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for model in {cell.model for cell in cells if cell.skip is None}:
+        with console.status(f"fetching what {model.label()} needs"):
+            model.prepare()  # type: ignore[attr-defined]
+    with folder.lock():
+        todo = plan(cells, folder, fresh=fresh)
+        for path, reason in todo.corrupt.items():
+            console.print(f"warning: {path} is no record ({reason}): its cell is run again", markup=False)
+        console.print(
+            f"{loaded.name}: {len(todo.todo)} cells to run, {len(todo.stored)} from the records in {folder.path}, "
+            f"{len(todo.skipped)} skipped by the suite",
+            markup=False,
+        )
+        records = _execute(todo, loaded.name, folder, device, jobs, console)
+    board = leaderboard(records.values(), [{**cell.axes(), "skip": cell.skip} for cell in cells])
+    labels = [cell.label() for cell in cells if cell.skip is None]
+    comparison = _comparison(loaded.name, list(records.values()), labels)
+    if json:
+        options.print_json(
+            {"leaderboard": board.to_json(), "comparison": None if comparison is None else comparison.to_json()}
+        )
+    else:
+        from qbench.report.comparison import render_comparison
+
+        typer.echo(render_text(board))
+        path = options.baseline_path(loaded.name)
+        typer.echo(
+            f"\nno baseline at {path}: `qbench bless --suite {suite}` makes one"
+            if comparison is None
+            else "\n" + render_comparison(comparison)
+        )
+    unclean = [record.label for record in records.values() if not record.clean]
+    if unclean or (comparison is not None and comparison.regressed):
+        raise typer.Exit(1)
+
+
+def _execute(todo: Any, suite: str, folder: Any, device: str, jobs: int | None, console: Console) -> dict[str, Any]:
+    if not todo.todo:
+        return dict(todo.stored)
+    from qbench.runner.local import LocalExecutor, cores
+    from qbench.runner.run import run as run_plan
+
+    if device == "cuda":
+        from qbench.runner.machine import resolve_device
+
+        resolve_device(device)  # a worker could not say so in one line
+    offline = not any(one.cell.model.needs_hub() for one in todo.todo)
+    executor = LocalExecutor(jobs or (1 if _on_gpu(device) else cores()), device, offline)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("cells", total=len(todo.todo))
+
+        def done(record: Any) -> None:
+            progress.update(bar, advance=1, description=record.label)
+            # A cell behind a failed full-precision cell has nothing new to say.
+            if record.status not in ("ok", "skipped"):
+                console.print(f"{record.label}: {record.status}: {record.reason}", markup=False)
+
+        try:
+            records: dict[str, Any] = run_plan(todo, suite, folder, executor, done)
+        except KeyboardInterrupt:
+            console.print(f"stopped: what has ended is in {folder.path}; the same command goes on from there")
+            raise
+    return records
+
+
+def _on_gpu(device: str) -> bool:
+    if device != "auto":
+        return device == "cuda"
+    # Asking torch would load it into this process, which needs nothing else of it.
+    return Path("/proc/driver/nvidia/gpus").exists()
+
+
+def _comparison(suite: str, records: list[Any], labels: list[str]) -> Any:
+    from qbench.store.baseline import read_baseline
+    from qbench.store.comparison import compare
+
+    path = options.baseline_path(suite)
+    return compare(records, read_baseline(path), labels) if path.exists() else None

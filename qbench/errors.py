@@ -1,0 +1,79 @@
+"""The exception tree.
+
+::
+
+    QBenchError                 what a user can mend; shown as one line, never as a traceback (exit code 2)
+    ├── SuiteError              a suite file is wrong: carries the file, the line and the YAML path
+    ├── UnknownNameError        a name no registry knows: carries the nearest known names
+    ├── AssetError              a data or model file is missing or is not what was pinned
+    ├── StoreError              a stored file cannot be read, or would be overwritten
+    └── CellError               a cell cannot be executed as asked
+        └── DivergedError       a loss or a weight became NaN or infinite
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class QBenchError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class SuiteError(QBenchError):
+    """A suite file that cannot be read as a suite.
+
+    Parameters
+    ----------
+    message : str
+        What was given and what is allowed.
+    file : Path, optional
+        The suite file.
+    line : int, optional
+        One-based line in that file.
+    """
+
+    def __init__(self, message: str, *, file: Path | None = None, line: int | None = None) -> None:
+        self.file, self.line = file, line
+        place = "" if file is None else f"{file}:{line}: " if line else f"{file}: "
+        super().__init__(place + message)
+
+
+class UnknownNameError(QBenchError):
+    """A name that a registry does not know."""
+
+    def __init__(self, kind: str, name: object, allowed: Iterable[str]) -> None:
+        self.kind, self.name, self.allowed = kind, name, sorted(allowed)
+        super().__init__(f"unknown {kind} {name!r}{nearest(str(name), self.allowed)}")
+
+
+class AssetError(QBenchError):
+    """A file that is missing, or whose bytes are not the pinned ones."""
+
+
+class StoreError(QBenchError):
+    """A stored file that cannot be read or must not be overwritten."""
+
+
+class CellError(QBenchError):
+    """A cell that cannot be executed as asked."""
+
+
+class DivergedError(CellError):
+    """A loss or a weight became NaN or infinite."""
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """Return the tail of an error message: the nearest allowed name, then all allowed names.
+
+    Examples
+    --------
+    >>> nearest("gtpq", ["rtn", "gptq"])
+    ": did you mean 'gptq'? (allowed: gptq, rtn)"
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f": did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (allowed: {', '.join(names) or 'none'})"

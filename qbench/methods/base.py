@@ -1,0 +1,29 @@
+"""What every method is: a procedure that picks the quantized weights of a model's layers on grids it is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qbench.spec import Spec
+
+if TYPE_CHECKING:
+    from qbench.methods.problem import Problem, Solution
+
+
+class Method(Spec):
+    """Base of the methods; a subclass adds its options as fields and writes `solve`."""
+
+    def solve(self, problem: Problem) -> Solution:
+        """Pick the codes of every target layer.
+
+        Parameters
+        ----------
+        problem : Problem
+            The model, its target layers with their grids, calibration and training data.
+
+        Returns
+        -------
+        Solution
+            Codes and parameters of each layer, with what the method has to say of it.
+        """
+        raise NotImplementedError

@@ -1,0 +1,42 @@
+"""LSQ: train latent weights and step sizes together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from qbench.methods.qat_options import QuantizationAwareTraining
+
+if TYPE_CHECKING:
+    from qbench.methods.problem import Problem, Solution
+
+
+class LearnedStepSize(QuantizationAwareTraining):
+    """LSQ (Esser et al., 2020, arXiv:1902.08153) from the given grid; zero points stay as they are.
+
+    Attributes
+    ----------
+    init : str
+        First step sizes: ``grid``, the quantizer's own, or ``lsq``, the paper's ``2 mean|w| / sqrt(quant_max)``.
+    gradient_scale : str
+        N in the gradient scale ``1 / sqrt(N quant_max)``: ``layer``, all weights of the layer (the paper), or
+        ``step``, the weights that share a step size.
+    step_size_learning_rate : float or None
+        Peak rate of the step sizes; None takes `learning_rate` times the layer's mean first step size, which makes
+        AdamW's moves of step sizes relative.
+
+    Notes
+    -----
+    After each update a step size is held at or above 1e-3 of its first value, so that none turns negative.
+    """
+
+    init: Literal["grid", "lsq"] = "grid"
+    gradient_scale: Literal["layer", "step"] = "layer"
+    step_size_learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    def solve(self, problem: Problem) -> Solution:
+        """Return the nearest codes of the trained latent weights on the learned grid; see `Method.solve`."""
+        from qbench.methods.qat import LearnedStepWeight, train
+
+        return train(problem, self, lambda layer: LearnedStepWeight(layer, self))

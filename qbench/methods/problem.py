@@ -1,0 +1,163 @@
+"""What a method is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from qbench.errors import CellError, DivergedError
+from qbench.quant.affine import AffineGrid, dequantize
+
+
+@dataclass(frozen=True)
+class TargetLayer:
+    """A layer to be quantized, and the grid it is to be quantized on.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the model.
+    module : nn.Linear
+        The layer; its weight has shape (out_features, in_features).
+    grid : AffineGrid
+        Chosen from the full-precision weight before any method runs, the same for all methods.
+    """
+
+    name: str
+    module: nn.Linear
+    grid: AffineGrid
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the model that is run on its own (a decoder block), and its target layers in the order of the model."""
+
+    module: nn.Module
+    layers: tuple[TargetLayer, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model to be quantized.
+
+    Attributes
+    ----------
+    model : nn.Module
+        Full precision, in float32. The method owns it and may change its target layers' weights.
+    blocks : sequence of Block
+        In forward order.
+    calibration : sequence of Tensor
+        Batches for `forward`; the only data a post-training method sees.
+    forward : callable
+        ``forward(model, batch)`` runs the model on a batch.
+    loss : callable
+        ``loss(model, batch)`` is the training loss, a scalar.
+    train_batches : callable
+        ``train_batches(batch_size, seed)`` yields training batches for ever.
+    tokens_of : callable
+        ``tokens_of(batch)`` counts the tokens (or images) of a batch.
+    seed_of : callable
+        ``seed_of(purpose)`` is the seed of a named stream of this cell.
+    """
+
+    model: nn.Module
+    blocks: Sequence[Block]
+    calibration: Sequence[Tensor]
+    forward: Callable[[nn.Module, Tensor], object]
+    loss: Callable[[nn.Module, Tensor], Tensor]
+    train_batches: Callable[[int, int], Iterator[Tensor]]
+    tokens_of: Callable[[Tensor], int]
+    seed_of: Callable[[str], int]
+
+    @property
+    def layers(self) -> list[TargetLayer]:
+        """All target layers, in forward order."""
+        return [layer for block in self.blocks for layer in block.layers]
+
+    @property
+    def calibration_tokens(self) -> int:
+        """Tokens in the calibration data."""
+        return sum(self.tokens_of(batch) for batch in self.calibration)
+
+
+@dataclass(frozen=True)
+class LayerSolution:
+    """The quantized weight of one layer.
+
+    Attributes
+    ----------
+    codes : Tensor of shape (out_features, in_features)
+        Integers from ``quant_min`` to ``quant_max``.
+    grid : AffineGrid
+        What the codes stand for; the problem's own grid unless the method learns it.
+    objective, rtn_objective : float or None
+        The relative layer error the method minimised, and the one rounding to nearest has on the same inputs.
+    fallback : str or None
+        What was done instead of the method, and why.
+    damping : float or None
+        Relative damping of the Hessian that was used.
+    details : dict of str to float
+        Further numbers for the record.
+    """
+
+    codes: Tensor
+    grid: AffineGrid
+    objective: float | None = None
+    rtn_objective: float | None = None
+    fallback: str | None = None
+    damping: float | None = None
+    details: dict[str, float] = field(default_factory=dict)
+
+    def weight(self) -> Tensor:
+        """Return the deployed weight, of shape (out_features, in_features)."""
+        return dequantize(self.codes, self.grid)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a method found, layer by layer, and what it used.
+
+    Attributes
+    ----------
+    layers : dict of str to LayerSolution
+        By layer name; every target layer once.
+    calibration_tokens, train_tokens, train_steps : int
+        Data consumed.
+    traces : dict of str to list of float
+        Curves for the record.
+    """
+
+    layers: dict[str, LayerSolution]
+    calibration_tokens: int = 0
+    train_tokens: int = 0
+    train_steps: int = 0
+    traces: dict[str, list[float]] = field(default_factory=dict)
+
+    def check(self, problem: Problem) -> None:
+        """Make sure that every layer is there, finite, and on its grid.
+
+        Raises
+        ------
+        CellError
+            A layer is missing, its codes have a wrong shape, or a code is not an integer of the grid.
+        DivergedError
+            A code or a scale is NaN or infinite.
+        """
+        for layer in problem.layers:
+            found = self.layers.get(layer.name)
+            if found is None:
+                raise CellError(f"the method left layer {layer.name!r} out")
+            shape, expected = tuple(found.codes.shape), tuple(layer.module.weight.shape)
+            if shape != expected:
+                raise CellError(f"layer {layer.name!r} has codes of shape {shape}, expected {expected}")
+            if not (torch.isfinite(found.codes).all() and torch.isfinite(found.grid.scale).all()):
+                raise DivergedError(f"layer {layer.name!r} has codes or scales that are not finite")
+            low, high = found.grid.levels.quant_min, found.grid.levels.quant_max
+            on_grid = (found.codes == found.codes.round()) & (found.codes >= low) & (found.codes <= high)
+            if not on_grid.all() or found.grid.levels != layer.grid.levels:
+                raise CellError(f"layer {layer.name!r} has codes that are not levels of its grid")
+            if not (found.grid.scale > 0).all():
+                raise DivergedError(f"layer {layer.name!r} has a scale that is not positive")

@@ -1,0 +1,27 @@
+"""RTN: round every weight to the nearest level."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from qbench.methods.base import Method
+
+if TYPE_CHECKING:
+    from qbench.methods.problem import Problem, Solution
+
+
+class RoundToNearest(Method):
+    """Round to nearest; sees no data."""
+
+    sources: ClassVar[tuple[str, ...]] = ("qbench.quant.affine",)
+
+    def solve(self, problem: Problem) -> Solution:
+        """Return the nearest codes of every layer; see `Method.solve`."""
+        from qbench.methods.problem import LayerSolution, Solution
+        from qbench.quant.affine import quantize
+
+        layers = {
+            layer.name: LayerSolution(quantize(layer.module.weight.detach(), layer.grid), layer.grid)
+            for layer in problem.layers
+        }
+        return Solution(layers)

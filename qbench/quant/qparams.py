@@ -1,0 +1,60 @@
+"""Scale and zero point of blocks of weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qbench.quant.grid import IntegerGrid
+
+
+@dataclass(frozen=True)
+class QParams:
+    """Where the levels of a grid lie, block by block: level q stands for ``scale * (q - zero_point)``.
+
+    Attributes
+    ----------
+    scale : Tensor of shape (n_blocks, 1)
+        Distance between neighbouring levels; positive.
+    zero_point : Tensor of shape (n_blocks, 1)
+        The level that stands for 0, an integer in floating-point form; 0 on a symmetric grid.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    @classmethod
+    def from_range(cls, low: Tensor, high: Tensor, grid: IntegerGrid) -> QParams:
+        """Lay a grid over a range, so that zero is a level.
+
+        Parameters
+        ----------
+        low, high : Tensor of shape (n_blocks, 1)
+            The range; widened to hold 0. A range that is nothing but 0 becomes [-1, 1].
+        grid : IntegerGrid
+            Symmetric grids take the larger of ``|low|`` and ``|high|`` as both ends.
+
+        Notes
+        -----
+        Asymmetric: ``scale = (high - low) / (2^b - 1)``, ``zero_point = round(-low / scale)``. Symmetric: see
+        `IntegerGrid`. A row without negative values keeps its whole upper half (GPTQ's reference code clips it).
+        """
+        low, high = low.clamp(max=0), high.clamp(min=0)
+        empty = (low == 0) & (high == 0)
+        low, high = low.masked_fill(empty, -1.0), high.masked_fill(empty, 1.0)
+        steps = 2**grid.bits - 1
+        if grid.symmetric:
+            # Dividing first keeps a range near the largest float from overflowing when doubled.
+            scale = (-low).maximum(high) / steps * 2
+        else:
+            scale = high / steps - low / steps
+        scale = scale.clamp(min=_SMALLEST_NORMAL)
+        zero_point = scale * 0 if grid.symmetric else (-low / scale).round().clamp(grid.quant_min, grid.quant_max)
+        return cls(scale, zero_point)
+
+
+# A subnormal scale would lose its digits, and the reciprocal overflows.
+_SMALLEST_NORMAL = 1.1754943508222875e-38

@@ -1,0 +1,22 @@
+"""Range rule: the whole range of the weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qbench.quant.qparams import QParams
+from qbench.quantizers.base import Quantizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qbench.quant.grid import IntegerGrid
+
+
+class AbsMax(Quantizer):
+    """No weight is clipped: the range is the block's minimum to maximum (symmetric: its largest magnitude)."""
+
+    def choose_qparams(self, blocks: Tensor, grid: IntegerGrid) -> QParams:
+        """Return the parameters of the block's full range; shapes as in `Quantizer.choose_qparams`."""
+        low, high = blocks.aminmax(dim=1, keepdim=True)
+        return QParams.from_range(low, high, grid)

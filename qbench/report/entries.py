@@ -1,0 +1,205 @@
+"""One entry of the leaderboard: a model, a quantizer, a bitwidth and a method, all seeds together."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from qbench.errors import StoreError
+from qbench.report.notes import NoteBook
+from qbench.report.regimes import RowRegime, judge
+from qbench.report.statistics import Excess, Interval, Pair, paired_interval, recovery
+from qbench.store.record import Record
+from qbench.suite.cell import cell_label
+
+Axes = Mapping[str, str | int | None]
+"""`Cell.axes`, with the reason of a skipped cell under ``skip``."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the leaderboard says of a row; means only where every expected seed is there.
+
+    Attributes
+    ----------
+    bits : int or None
+        None for full precision.
+    method : str
+        Label of the method.
+    seeds : int
+        Seeds expected.
+    statuses : dict of str to int
+        Seeds by status; ``missing`` where there is no record.
+    loss : float or None
+        Mean loss over seeds, nats a token.
+    excess : Excess or None
+        Over full precision.
+    regime : RowRegime or None
+        See `regimes`.
+    recovered : Interval or None
+        G against round-to-nearest on the same grid; None where that is inside the basin.
+    metrics : dict of str to float
+        Means over seeds of what all seeds measured.
+    effective_bits, method_seconds : float or None
+        Means over seeds.
+    peak_memory_bytes : int or None
+        Highest over seeds.
+    trained : bool
+        The method trained the model (QAT).
+    fallbacks : int
+        Layers that fell back, all seeds together.
+    notes : tuple of int
+        Numbers of footnotes.
+    """
+
+    bits: int | None
+    method: str
+    seeds: int
+    statuses: dict[str, int]
+    loss: float | None = None
+    excess: Excess | None = None
+    regime: RowRegime | None = None
+    recovered: Interval | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    effective_bits: float | None = None
+    method_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    trained: bool = False
+    fallbacks: int = 0
+    notes: tuple[int, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected seed ended well."""
+        return self.statuses.get("ok", 0) == self.seeds
+
+
+@dataclass(frozen=True)
+class Places:
+    """The places of one row, a seed each, and where records are looked up.
+
+    Attributes
+    ----------
+    axes : sequence of Axes
+        One a seed.
+    records : mapping of str to Record
+        By label.
+    """
+
+    axes: Sequence[Axes]
+    records: Mapping[str, Record]
+
+    def pairs(self) -> list[Pair] | None:
+        """Return (record, full-precision record) of each seed, or None when one is not there or not well."""
+        pairs = []
+        for axes in self.axes:
+            record = self.records.get(cell_label(dict(axes)))
+            full = self.records.get(full_label(axes))
+            if record is None or full is None or record.status != "ok" or full.status != "ok":
+                return None
+            pairs.append((record, full))
+        return pairs
+
+
+def full_label(axes: Axes) -> str:
+    """Return the label of the full-precision cell of the same model and seed."""
+    return cell_label({"model": axes["model"], "quantizer": None, "bits": None, "method": "fp", "seed": axes["seed"]})
+
+
+def is_rounding(method: str) -> bool:
+    """Return whether a method label is round-to-nearest, with whatever options: what G is measured against."""
+    return method.partition("[")[0] == "rtn"
+
+
+def make_entry(places: Places, rounded: Places | None, book: NoteBook) -> Entry:
+    """Return the entry of a row.
+
+    Parameters
+    ----------
+    places : Places
+        The row.
+    rounded : Places or None
+        The row of round-to-nearest on the same grid; None for that row itself.
+    book : NoteBook
+        Takes the reasons of what is not clean.
+    """
+    statuses: Counter[str] = Counter()
+    found: list[Record] = []
+    numbers: list[int] = []
+    for axes in places.axes:
+        label = cell_label(dict(axes))
+        record = places.records.get(label)
+        status, reason = _status(axes, record)
+        statuses[status] += 1
+        if reason is not None:
+            numbers.append(book.add(status, reason, label))
+        if record is not None and status == "ok":
+            found.append(record)
+            numbers += [book.add("fallback", why, label) for why in record.fallbacks]
+    first = places.axes[0]
+    bits, method = first["bits"], str(first["method"])
+    entry = Entry(
+        bits=None if bits is None else int(bits),
+        method=method,
+        seeds=len(places.axes),
+        statuses=dict(statuses),
+        fallbacks=sum(len(record.fallbacks) for record in found),
+        trained=any(record.cost.train_tokens > 0 for record in found),
+        notes=tuple(dict.fromkeys(numbers)),
+    )
+    return entry if not entry.complete else _measure(entry, found, places, rounded, book)
+
+
+def _status(axes: Axes, record: Record | None) -> tuple[str, str | None]:
+    if record is not None and record.status == "ok" and record.loss is not None and not math.isfinite(record.loss):
+        return "diverged", f"loss is {record.loss}"
+    if record is not None:
+        return record.status, None if record.status == "ok" else record.reason or "no reason given"
+    return ("missing", None) if axes.get("skip") is None else ("skipped", str(axes["skip"]))
+
+
+def _measure(entry: Entry, found: list[Record], places: Places, rounded: Places | None, book: NoteBook) -> Entry:
+    losses = [record.loss for record in found if record.loss is not None]
+    shared = set.intersection(*({*record.metrics} for record in found))
+    widths = [record.effective_bits for record in found if record.effective_bits is not None]
+    measured: dict[str, object] = {
+        "loss": _mean(losses) if len(losses) == len(found) else None,
+        "metrics": {name: _mean([record.metrics[name] for record in found]) for name in sorted(shared)},
+        "effective_bits": _mean(widths) if len(widths) == len(found) else None,
+        "method_seconds": _mean([record.cost.method_seconds for record in found]),
+        "peak_memory_bytes": max(record.cost.peak_memory_bytes for record in found),
+    }
+    if entry.bits is not None:
+        try:
+            measured |= _against_full(places, rounded)
+        except StoreError as error:
+            measured["notes"] = (*entry.notes, book.add("not comparable", str(error), found[0].label))
+    return Entry(**{**vars(entry), **measured})
+
+
+def _against_full(places: Places, rounded: Places | None) -> dict[str, object]:
+    pairs = places.pairs()
+    if pairs is None:
+        raise StoreError("the full-precision cell of a seed is not there")
+    excess, regime = stand(pairs)
+    others = None if rounded is None else rounded.pairs()
+    if others is None or len(others) != len(pairs):
+        return {"excess": excess, "regime": regime}
+    reference, where = stand(others)
+    lost = where.mean != "inside" and math.isfinite(reference.mean)
+    return {"excess": excess, "regime": regime, "recovered": recovery(pairs, others) if lost else None}
+
+
+def stand(pairs: Sequence[Pair]) -> tuple[Excess, RowRegime]:
+    """Return the excess loss of a row and its regime."""
+    excess = paired_interval(pairs)
+    full = [record for _, record in pairs]
+    chance = full[0].facts.get("chance_loss")
+    fp_loss = _mean([record.loss for record in full if record.loss is not None])
+    return excess, judge(excess, fp_loss, None if chance is None else float(chance))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,152 @@
+"""Which table holds what: the rows and columns that all renderers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qbench.report import numbers
+from qbench.report.entries import Entry
+from qbench.report.leaderboard import Group, Leaderboard
+
+_TITLES = (
+    ("perplexity/", "ppl"),
+    ("bits_per_byte/", "bits/byte"),
+    ("next_sentence/acc", "acc"),
+    ("next_sentence/acc_norm", "acc norm"),
+    ("next_sentence/acc_mutual_info", "acc MI"),
+    ("weight_sqnr_db", "SQNR dB"),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Words in rows and columns.
+
+    Attributes
+    ----------
+    headers : list of str
+        One a column.
+    rows : list of list of str
+        As wide as `headers`.
+    keys : int
+        How many columns from the left name the row.
+    """
+
+    headers: list[str]
+    rows: list[list[str]]
+    keys: int
+
+
+def tables(group: Group) -> list[Table]:
+    """Return the tables of a group: losses, regimes, and everything else."""
+    methods = list(group.rows.items())
+    if not group.bits:
+        return [_details(group)]
+    widths = [f"{width} bits" if width > 1 else "1 bit" for width in group.bits]
+    losses = [["fp", *[_loss(group.full)] * len(widths)]] if group.full else []
+    losses += [[method, *(_loss(row.get(width)) for width in group.bits)] for method, row in methods]
+    regimes = [[method, *(_regime(row.get(width)) for width in group.bits)] for method, row in methods]
+    return [
+        Table(["loss", *widths], losses, keys=1),
+        Table(["regime", *widths], regimes, keys=1),
+        _details(group),
+    ]
+
+
+def counts(board: Leaderboard) -> str:
+    """Return how many cells ended how: ``24 cells: 22 ok, 1 failed, 1 missing``."""
+    counted = dict(board.counts)
+    expected, fallback = counted.pop("expected", 0), counted.pop("fallback", 0)
+    marks = {"ok": f" ({fallback} of them with a layer that fell back)" if fallback else ""}
+    order = sorted(counted, key=lambda name: (name != "ok", name))
+    text = ", ".join(f"{counted[name]} {name}{marks.get(name, '')}" for name in order)
+    left = f"; {board.left_out} older or other records not shown" if board.left_out else ""
+    return f"{expected} cells: {text or 'none'}{left}"
+
+
+def footnotes(board: Leaderboard) -> list[str]:
+    """Return the numbered reasons."""
+    return [
+        f"({note.number}) {note.kind}, {len(note.cells)} {'cell' if len(note.cells) == 1 else 'cells'}: {note.reason}"
+        for note in board.notes
+    ]
+
+
+def legend() -> list[str]:
+    """Return what the words in the tables mean."""
+    return [
+        "loss: nats a token, mean over seeds, then the excess D over fp with its 95 % interval; no mean where a seed "
+        "is missing.",
+        "regime: inside D <= tau = max(3 SE, .05), SE over documents; failed D > max(tau, .5, .1 (chance - fp)); grey "
+        "between; k/n: seeds disagree.",
+        "G: share of rtn's excess loss, on the same grid, that the method does away with; - where rtn lost nothing to "
+        "speak of.",
+    ]
+
+
+def _loss(entry: Entry | None) -> str:
+    if entry is None:
+        return ""
+    marks = "".join(f"({number})" for number in entry.notes)
+    tail = f" {marks}" if marks else ""
+    if not entry.complete:
+        return _incomplete(entry) + tail
+    if entry.excess is None:
+        return numbers.loss(entry.loss) + tail
+    ends = numbers.spread(entry.excess)
+    return f"{numbers.loss(entry.loss)} {numbers.signed(entry.excess.mean)}{f' {ends}' if ends else ''}{tail}"
+
+
+def _incomplete(entry: Entry) -> str:
+    done = entry.statuses.get("ok", 0)
+    others = [(status, count) for status, count in entry.statuses.items() if status != "ok"]
+    if not done and len(others) == 1:
+        return others[0][0]
+    return f"{done}/{entry.seeds} seeds, " + ", ".join(f"{count} {status}" for status, count in others)
+
+
+def _regime(entry: Entry | None) -> str:
+    if entry is None:
+        return ""
+    if entry.regime is not None:
+        return entry.regime.text
+    return numbers.ABSENT
+
+
+def _details(group: Group) -> Table:
+    entries = [group.full] if group.full else []
+    entries += [row[width] for width in group.bits for row in group.rows.values() if width in row]
+    names = {name for entry in entries for name in entry.metrics if not name.startswith("loss/")}
+    known = [name for prefix, _ in _TITLES for name in sorted(names) if _title(name)[0] == prefix]
+    columns: list[tuple[str, Callable[[Entry], str]]] = [
+        ("bits", lambda entry: "" if entry.bits is None else str(entry.bits)),
+        ("method", lambda entry: entry.method),
+        ("G vs rtn", _recovered),
+        *(_metric_column(name, known) for name in [*known, *sorted(names - set(known))]),
+        ("eff.bits", lambda entry: numbers.ABSENT if entry.effective_bits is None else f"{entry.effective_bits:.2f}"),
+        ("seconds", lambda entry: numbers.seconds(entry.method_seconds)),
+        ("MiB", lambda entry: numbers.mebibytes(entry.peak_memory_bytes)),
+    ]
+    if any(entry.fallbacks for entry in entries):
+        columns.append(("fallbacks", lambda entry: str(entry.fallbacks) if entry.fallbacks else ""))
+    shown = [entry for entry in entries if entry.complete]
+    return Table([title for title, _ in columns], [[cell(entry) for _, cell in columns] for entry in shown], keys=2)
+
+
+def _recovered(entry: Entry) -> str:
+    if entry.recovered is None:
+        return numbers.ABSENT
+    ends = numbers.spread(entry.recovered, numbers.share)
+    return f"{numbers.share(entry.recovered.mean)}{f' {ends}' if ends else ''}"
+
+
+def _metric_column(name: str, known: list[str]) -> tuple[str, Callable[[Entry], str]]:
+    title = _title(name)[1]
+    alone = sum(_title(other)[1] == title for other in known) <= 1
+    return (title if alone else name), lambda entry: numbers.compact(entry.metrics.get(name))
+
+
+def _title(name: str) -> tuple[str, str]:
+    fitting = [item for item in _TITLES if name.startswith(item[0])]
+    return max(fitting, key=lambda item: len(item[0]), default=(name, name))

@@ -1,0 +1,201 @@
+"""The leaderboard of a suite: a pure function of its records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from qbench.report.entries import Axes, Entry, Places, is_rounding, make_entry
+from qbench.report.notes import Note, NoteBook
+from qbench.report.statistics import COVERAGE, RESAMPLES
+from qbench.report.summary import summarise
+from qbench.store.environment import shared_environment
+from qbench.store.floats import spell
+from qbench.store.newest import newest
+from qbench.store.record import Record
+from qbench.suite.cell import FP, cell_label
+
+
+@dataclass(frozen=True)
+class Group:
+    """One model and one quantizer.
+
+    Attributes
+    ----------
+    model : str
+        Label of the model.
+    quantizer : str or None
+        Label of the quantizer; None where a model has no quantized cell.
+    bits : tuple of int
+        Falling.
+    full : Entry or None
+        Full precision; None where no such cell was expected.
+    rows : dict of str to dict of int to Entry
+        Method, then bits; methods in the order of the suite.
+    facts : dict of str to str
+        What a table must say of the model; values that differ between records stand side by side.
+    """
+
+    model: str
+    quantizer: str | None
+    bits: tuple[int, ...]
+    full: Entry | None
+    rows: dict[str, dict[int, Entry]]
+    facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Return ``model/quantizer``."""
+        return self.model if self.quantizer is None else f"{self.model}/{self.quantizer}"
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Everything the tables of a suite say.
+
+    Attributes
+    ----------
+    suite : str
+        Its name, as the records give it.
+    groups : tuple of Group
+        In the order of the suite.
+    counts : dict of str to int
+        Expected cells by status; ``missing`` where there is no record, and ``fallback``: cells that are ``ok`` and in
+        which a layer fell back.
+    notes : tuple of Note
+        Why cells are not clean.
+    summary : tuple of str
+        One line a group.
+    environment : dict of str to str
+        See `shared_environment`.
+    started, ended : str
+        First start and last end of the records, UTC.
+    interval : str
+        How the intervals were made.
+    left_out : int
+        Records that are older than another of the same cell, or of no expected cell.
+    """
+
+    suite: str
+    groups: tuple[Group, ...]
+    counts: dict[str, int]
+    notes: tuple[Note, ...]
+    summary: tuple[str, ...]
+    environment: dict[str, str]
+    started: str
+    ended: str
+    interval: str
+    left_out: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for ``--json``: strict JSON, NaN and infinities spelled."""
+        data: dict[str, Any] = spell(asdict(self))
+        return data
+
+
+def leaderboard(records: Iterable[Record], expected: Sequence[Axes] | None = None) -> Leaderboard:
+    """Return the leaderboard of records.
+
+    Parameters
+    ----------
+    records : iterable of Record
+        Of several of one label the newest counts.
+    expected : sequence of mapping, optional
+        `Cell.axes` of every cell the suite names, in its order; a skipped cell has its reason under ``skip``. By
+        default the cells that have records, round-to-nearest first and QAT last: then none can be missing.
+    """
+    everything = list(records)
+    chosen = newest(everything)
+    places = [record.axes for record in sorted(chosen.values(), key=_rank)] if expected is None else list(expected)
+    known = {label: chosen[label] for label in map(_label, places) if label in chosen}
+    book = NoteBook()
+    titles = dict.fromkeys((str(axes["model"]), axes["quantizer"]) for axes in places)
+    quantized = {model for model, quantizer in titles if quantizer is not None}
+    groups = tuple(
+        _group(model, None if quantizer is None else str(quantizer), places, chosen, book)
+        for model, quantizer in titles
+        if quantizer is not None or model not in quantized
+    )
+    return Leaderboard(
+        suite=", ".join(sorted({record.suite for record in known.values()})) or "no records",
+        groups=groups,
+        counts=_count(places, known),
+        notes=book.notes(),
+        summary=tuple(summarise(group.title, group.bits, group.rows) for group in groups),
+        environment=shared_environment(known.values()),
+        started=min((record.started for record in known.values()), default=""),
+        ended=max((record.ended for record in known.values()), default=""),
+        interval=_interval_method(groups),
+        left_out=len(everything) - len(known),
+    )
+
+
+def _rank(record: Record) -> tuple[str, str, bool, bool, str, int, int]:
+    axes = record.axes
+    method = str(axes["method"])
+    place = (not is_rounding(method), record.cost.train_tokens > 0, method)
+    return (str(axes["model"]), str(axes["quantizer"] or ""), *place, int(axes["bits"] or 0), int(axes["seed"] or 0))
+
+
+def _label(axes: Axes) -> str:
+    return cell_label(dict(axes))
+
+
+def _group(
+    model: str, quantizer: str | None, places: Sequence[Axes], records: dict[str, Record], book: NoteBook
+) -> Group:
+    full = [axes for axes in places if axes["model"] == model and axes["method"] == FP]
+    ours = [
+        axes for axes in places if axes["model"] == model and axes["quantizer"] == quantizer and axes["method"] != FP
+    ]
+    seeds: dict[tuple[str, int], list[Axes]] = {}
+    for axes in ours:
+        seeds.setdefault((str(axes["method"]), int(axes["bits"] or 0)), []).append(axes)
+    bits = tuple(sorted({width for _, width in seeds}, reverse=True))
+    rounding = next((method for method, _ in seeds if is_rounding(method)), None)
+    rows: dict[str, dict[int, Entry]] = {}
+    for (method, width), axes_of_seeds in seeds.items():
+        reference = None if rounding in (None, method) else seeds.get((str(rounding), width))
+        rounded = None if reference is None else Places(reference, records)
+        rows.setdefault(method, {})[width] = make_entry(Places(axes_of_seeds, records), rounded, book)
+    return Group(
+        model=model,
+        quantizer=quantizer,
+        bits=bits,
+        full=make_entry(Places(full, records), None, book) if full else None,
+        rows=rows,
+        facts=_facts(records[_label(axes)] for axes in [*full, *ours] if _label(axes) in records),
+    )
+
+
+def _facts(records: Iterable[Record]) -> dict[str, str]:
+    seen: dict[str, dict[str, None]] = {}
+    for record in records:
+        for name, value in record.facts.items():
+            seen.setdefault(name, {})[f"{value:.4g}" if isinstance(value, float) else str(value)] = None
+    return {name: "; ".join(values) for name, values in seen.items()}
+
+
+def _count(places: Sequence[Axes], records: dict[str, Record]) -> dict[str, int]:
+    counts: Counter[str] = Counter(expected=len(places))
+    for axes in places:
+        record = records.get(_label(axes))
+        counts[record.status if record else "missing" if axes.get("skip") is None else "skipped"] += 1
+        counts["fallback"] += bool(record and record.status == "ok" and record.fallbacks)
+    return {name: count for name, count in counts.items() if count}
+
+
+def _interval_method(groups: Sequence[Group]) -> str:
+    covers = {e.excess.covers for group in groups for row in group.rows.values() for e in row.values() if e.excess}
+    drawn = {
+        "documents": "documents only, for rows of one seed: what another seed would change is not in them",
+        "documents and seeds": "documents, the same in all seeds, and seeds, of which a handful gives a rough estimate",
+        "nothing": "nothing, for rows without losses of single documents: they have no interval",
+    }
+    what = "; ".join(drawn[name] for name in sorted(covers)) or "nothing yet"
+    return (
+        f"{COVERAGE:.0%} percentile bootstrap of the excess loss over full precision, paired by seed and document, "
+        f"{RESAMPLES} resamples; drawn again: {what}"
+    )

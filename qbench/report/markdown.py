@@ -1,0 +1,67 @@
+"""The leaderboard as a Markdown page, kept in git beside the baseline it belongs to."""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from qbench.report.layout import Table, counts, footnotes, legend, tables
+from qbench.report.leaderboard import Group, Leaderboard
+
+_FACTS = (
+    "parameters",
+    "quantized_layers",
+    "quantized_parameters",
+    "floating_point",
+    "grid",
+    "calibration",
+    "evaluation",
+)
+
+
+def render_markdown(board: Leaderboard, *, command: str | None = None) -> str:
+    """Return the leaderboard as Markdown, headed by how it was made.
+
+    Parameters
+    ----------
+    board : Leaderboard
+        What to show.
+    command : str, optional
+        What makes the page anew; by default ``qbench run --suite`` with the suite's name.
+    """
+    parts = [f"# {board.suite}", "\n".join(_header(board, command or f"qbench run --suite {board.suite}"))]
+    parts += ["\n".join(f"- {_escape(line)}" for line in board.summary)] if board.summary else []
+    for group in board.groups:
+        parts += [f"## {_escape(group.title)}", *_facts(group)]
+        parts += [_github(table) for table in tables(group) if table.rows]
+    parts += ["## How to read it", "\n".join(f"- {line}" for line in [*legend(), f"interval: {board.interval}."])]
+    notes = footnotes(board)
+    parts += ["## Notes", "\n".join(f"- {_escape(note)}" for note in notes)] if notes else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _header(board: Leaderboard, command: str) -> list[str]:
+    ground = board.environment
+    versions = ", ".join(f"{name} {ground[name]}" for name in ("qbench", "python", "torch") if name in ground)
+    dates = sorted({board.started[:10], board.ended[:10]} - {""})
+    return [
+        f"- Made by: `{command}`",
+        f"- Versions: {versions or 'not recorded'}",
+        f"- Device: {ground.get('device', 'not recorded')}",
+        f"- Records of: {' to '.join(dates) or 'no date'} (UTC)",
+        f"- Result of {counts(board)}",
+    ]
+
+
+def _facts(group: Group) -> list[str]:
+    lines = [f"- {name.replace('_', ' ')}: {_escape(group.facts[name])}" for name in _FACTS if name in group.facts]
+    return ["\n".join(lines)] if lines else []
+
+
+def _github(table: Table) -> str:
+    cells = [[_escape(cell) for cell in row] for row in table.rows]
+    align = ["left"] * table.keys + ["right"] * (len(table.headers) - table.keys)
+    return tabulate(cells, headers=table.headers, tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,72 @@
+"""One line that says what a group of the leaderboard says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from qbench.report.entries import Entry, is_rounding
+from qbench.report.numbers import share, signed
+
+
+def summarise(title: str, bits: Sequence[int], rows: Mapping[str, Mapping[int, Entry]]) -> str:
+    """Return, such as, ``llama-1m/mse: rtn inside down to 4 bits, failed at 2; at 2 bits best PTQ adaround +.55``.
+
+    Only rows with all seeds count; "inside" and "failed" mean that all seeds agree.
+
+    Parameters
+    ----------
+    title : str
+        Model and quantizer.
+    bits : sequence of int
+        Falling.
+    rows : mapping of str to mapping of int to Entry
+        Method, then bits.
+    """
+    rounding = next((method for method in rows if is_rounding(method)), None)
+    parts = [] if rounding is None else [f"{rounding} {_range(bits, rows[rounding])}"]
+    lowest = next(
+        (width for width in reversed(bits) if any(width in row and row[width].excess for row in rows.values())), None
+    )
+    if lowest is not None:
+        entries = [row[lowest] for row in rows.values() if lowest in row]
+        best = [
+            f"best {kind} {text}"
+            for kind, trained in (("PTQ", False), ("QAT", True))
+            if (text := _best(entry for entry in entries if entry.trained is trained)) is not None
+        ]
+        parts.append(f"at {_plural(lowest)} {', '.join(best)}")
+    return f"{title}: {'; '.join(parts) or 'nothing complete yet'}"
+
+
+def _range(bits: Sequence[int], row: Mapping[int, Entry]) -> str:
+    inside = []
+    for width in bits:
+        if _agreed(row, width) != "inside":
+            break
+        inside.append(width)
+    failed = [str(width) for width in bits if _agreed(row, width) == "failed"]
+    unknown = [str(width) for width in bits if width not in row or row[width].regime is None]
+    if len(unknown) == len(bits):
+        return f"not known at {', '.join(unknown)}"
+    lowest = f"inside down to {_plural(inside[-1])}" if inside else "inside at no bitwidth"
+    tail = f", failed at {', '.join(failed)}" if failed else ""
+    return lowest + tail + (f", not known at {', '.join(unknown)}" if unknown else "")
+
+
+def _agreed(row: Mapping[int, Entry], width: int) -> str | None:
+    entry = row.get(width)
+    return None if entry is None or entry.regime is None else entry.regime.agreed
+
+
+def _best(entries: Iterable[Entry]) -> str | None:
+    known = [(entry.excess.mean, entry.method, entry) for entry in entries if entry.excess is not None]
+    if not known:
+        return None
+    excess, method, best = min(known, key=lambda item: item[:2])
+    gain = "" if best.recovered is None else f" (G {share(best.recovered.mean)})"
+    flaw = " (a layer fell back)" if best.fallbacks else ""
+    return f"{method} {signed(excess)}{gain}{flaw}"
+
+
+def _plural(width: int) -> str:
+    return f"{width} bit" if width == 1 else f"{width} bits"

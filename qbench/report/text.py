@@ -1,0 +1,87 @@
+"""The leaderboard for a terminal: plain text, 120 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from qbench.report.layout import Table, counts, footnotes, legend, tables
+from qbench.report.leaderboard import Group, Leaderboard
+
+WIDTH = 120
+
+
+def render_text(board: Leaderboard) -> str:
+    """Return the leaderboard as plain text, with a newline at its end.
+
+    Parameters
+    ----------
+    board : Leaderboard
+        What to show; nothing of it is left out but digits.
+    """
+    parts = [f"{board.suite}: {counts(board)}"]
+    parts += [block for group in board.groups for block in _group(group)]
+    closing = ["\n".join(_wrap(line) for line in [*legend(), f"interval: {board.interval}."])]
+    notes = footnotes(board)
+    closing += ["\n".join(_wrap(note) for note in notes)] if notes else []
+    closing += ["\n".join(_wrap(line) for line in board.summary)] if board.summary else []
+    return "\n\n".join(parts + closing) + "\n"
+
+
+def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str]) -> str:
+    """Return a table with a rule under its headers and no space at line ends.
+
+    Parameters
+    ----------
+    headers : sequence of str
+        One a column.
+    rows : sequence of sequence of str
+        As wide as `headers`.
+    align : sequence of str
+        ``left`` or ``right``, one a column.
+    """
+    # As headers, tabulate would pad them by two columns each.
+    rule = ["-" * max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
+    text = tabulate([headers, rule, *rows], tablefmt="plain", disable_numparse=True, colalign=align)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _group(group: Group) -> list[str]:
+    facts = group.facts
+    seeds = max((entry.seeds for row in group.rows.values() for entry in row.values()), default=0)
+    says = [
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'}" if seeds else "",
+        f"{int(facts['parameters']):,} parameters" if facts.get("parameters", "").isdigit() else "",
+        f"{facts['quantized_layers']} layers quantized" if "quantized_layers" in facts else "",
+        f"in floating point: {facts['floating_point']}" if "floating_point" in facts else "",
+        f"grid: {facts['grid']}" if "grid" in facts else "",
+    ]
+    title = _wrap(f"== {group.title} ==  " + "; ".join(part for part in says if part))
+    blocks = [_fit(table) for table in tables(group) if table.rows]
+    return [f"{title}\n{blocks[0]}", *blocks[1:]] if blocks else [title]
+
+
+def _fit(table: Table) -> str:
+    """Return a table, in two or more parts one below the other where it is too wide."""
+    text = plain_table(table.headers, table.rows, ["left"] * len(table.headers) if table.keys == 1 else _align(table))
+    columns = len(table.headers) - table.keys
+    if columns < 2 or max(map(len, text.splitlines())) <= WIDTH:
+        return text
+    middle = table.keys + (columns + 1) // 2
+    rest = [[*row[: table.keys], *row[middle:]] for row in table.rows]
+    return "\n\n".join(
+        (
+            _fit(Table(table.headers[:middle], [row[:middle] for row in table.rows], table.keys)),
+            _fit(Table([*table.headers[: table.keys], *table.headers[middle:]], rest, table.keys)),
+        )
+    )
+
+
+def _align(table: Table) -> list[str]:
+    return ["right", "left"] + ["right"] * (len(table.headers) - 2)
+
+
+def _wrap(line: str) -> str:
+    return textwrap.fill(line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)

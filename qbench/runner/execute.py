@@ -1,0 +1,199 @@
+"""Execute one cell: from a planned cell to its record."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qbench import atomic
+from qbench.errors import CellError, DivergedError, QBenchError
+from qbench.methods.base import Method
+from qbench.methods.problem import Block, Problem, TargetLayer
+from qbench.methods.sequential import full_precision_hessians
+from qbench.quant.affine import AffineGrid
+from qbench.quantizers.base import Quantizer
+from qbench.quantizers.layout import choose_grid
+from qbench.runner import evidence, machine
+from qbench.runner.identity import PlannedCell
+from qbench.seeds import derive_seed
+from qbench.spec import Spec
+from qbench.store.record import Cost, DocumentLosses, Record
+from qbench.suite.cell import Cell
+
+
+class Session:
+    """What a worker keeps between cells: the loaded task, and what depends on the full-precision model alone.
+
+    Parameters
+    ----------
+    device : str
+        Torch device.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._key: tuple[Spec, int] | None = None
+        self._task: Any = None
+        self._hessians: dict[str, Tensor] | None = None
+        self._grids: tuple[Any, dict[str, AffineGrid]] = (None, {})
+
+    def task(self, cell: Cell) -> Any:
+        """Return the cell's task, loading it when it is not the one in hand."""
+        if self._key != (cell.model, cell.seed):
+            self._key, self._task, self._hessians, self._grids = None, None, None, (None, {})
+            self._task = cell.model.load(cell.seed, self.device)  # type: ignore[attr-defined]
+            self._key = (cell.model, cell.seed)
+        return self._task
+
+    def hessians(self, cell: Cell) -> dict[str, Tensor]:
+        """Return the second moments of the layers' inputs in the full-precision model."""
+        task = self.task(cell)
+        if self._hessians is None:
+            empty = AffineGrid(_NO_LEVELS, torch.ones(1, 1), torch.zeros(1, 1), 1)
+            problem = _problem(task, task.model, cell, lambda name, weight: empty)
+            self._hessians = full_precision_hessians(problem)
+        return self._hessians
+
+    def grid(self, cell: Cell, name: str, weight: Tensor) -> AffineGrid:
+        """Return the grid of a layer; all methods of one quantizer and bitwidth get the same."""
+        assert isinstance(cell.quantizer, Quantizer) and cell.bits is not None
+        key = (self._key, cell.quantizer, cell.bits)
+        if self._grids[0] != key:
+            self._grids = (key, {})
+        if name not in self._grids[1]:
+            self._grids[1][name] = choose_grid(weight, cell.quantizer, cell.bits)
+        return self._grids[1][name]
+
+
+def execute(planned: PlannedCell, suite: str, session: Session, weights_path: Path) -> Record:
+    """Run one cell and return its record; an error becomes a record too.
+
+    Parameters
+    ----------
+    planned : PlannedCell
+        The cell and its identity.
+    suite : str
+        The suite that runs it.
+    session : Session
+        Kept by the worker between cells.
+    weights_path : Path
+        Where the packed weights go.
+    """
+    record = Record(
+        cell_id=planned.cell_id,
+        key=planned.key,
+        axes=planned.cell.axes(),
+        suite=suite,
+        status="ok",
+        started=_now(),
+        environment=machine.describe(session.device),
+    )
+    machine.reset_peak_memory(session.device)
+    try:
+        if planned.cell.is_fp:
+            _measure_fp(planned.cell, session, record)
+        else:
+            _measure_quantized(planned.cell, session, record, weights_path)
+    except DivergedError as error:
+        record.status, record.reason = "diverged", str(error)
+    except QBenchError as error:
+        record.status, record.reason = "failed", str(error)
+    except Exception as error:  # a bug in a method or a plugin costs its cell, not the run
+        record.status, record.reason = "failed", f"{type(error).__name__}: {error}".split("\n")[0]
+        record.facts["traceback"] = traceback.format_exc()
+    record.cost.peak_memory_bytes = machine.peak_memory(session.device)
+    record.ended = _now()
+    return record
+
+
+def _measure_fp(cell: Cell, session: Session, record: Record) -> None:
+    task = session.task(cell)
+    record.facts = task.facts()
+    _evaluate(task, task.model, cell, record)
+
+
+def _measure_quantized(cell: Cell, session: Session, record: Record, weights_path: Path) -> None:
+    assert isinstance(cell.method, Method)
+    task = session.task(cell)
+    model = copy.deepcopy(task.model)
+    problem = _problem(task, model, cell, lambda name, weight: session.grid(cell, name, weight))
+    originals = {layer.name: layer.module.weight.detach().clone() for layer in problem.layers}
+    hessians = session.hessians(cell)
+    record.facts = task.facts() | {
+        "quantized_layers": len(problem.layers),
+        "quantized_parameters": sum(weight.numel() for weight in originals.values()),
+        "grid": problem.layers[0].grid.levels.describe(),
+    }
+
+    torch.manual_seed(problem.seed_of("method"))
+    started = time.monotonic()
+    solution = cell.method.solve(problem)
+    record.cost = Cost(
+        method_seconds=time.monotonic() - started,
+        calibration_tokens=solution.calibration_tokens,
+        train_tokens=solution.train_tokens,
+        train_steps=solution.train_steps,
+    )
+    record.traces = {name: [float(value) for value in curve] for name, curve in solution.traces.items()}
+    solution.check(problem)
+    with torch.no_grad():
+        for layer in problem.layers:
+            layer.module.weight.copy_(solution.layers[layer.name].weight())
+    record.layers = evidence.layer_rows(problem, solution, originals, hessians)
+    record.effective_bits = evidence.effective_bits(solution)
+    record.metrics["weight_sqnr_db"] = evidence.weight_sqnr_db(problem, originals)
+    _evaluate(task, model.eval(), cell, record)
+    data, record.weights_sha256 = evidence.packed_weights(solution)
+    atomic.write_bytes(weights_path, data)
+
+
+def _evaluate(task: Any, model: nn.Module, cell: Cell, record: Record) -> None:
+    started = time.monotonic()
+    found = task.evaluate(model, cell.metrics)
+    record.cost.evaluation_seconds = time.monotonic() - started
+    record.metrics |= found.metrics
+    record.documents = [DocumentLosses(document=d, tokens=n, loss_sum=s) for d, n, s in found.documents]
+    if not all(math.isfinite(row.loss_sum) for row in record.documents):
+        raise DivergedError("the evaluation loss is NaN or infinite")
+
+
+def _problem(task: Any, model: nn.Module, cell: Cell, grid_of: Any) -> Problem:
+    modules = dict(model.named_modules())
+    blocks = []
+    for block_name, _ in task.blocks():
+        block = modules[block_name]
+        layers = tuple(
+            TargetLayer(f"{block_name}.{name}", module, grid_of(f"{block_name}.{name}", module.weight))
+            for name, module in block.named_modules()
+            if isinstance(module, nn.Linear)
+        )
+        if layers:
+            blocks.append(Block(block, layers))
+    if not blocks:
+        raise CellError(f"{cell.model.label()}: the blocks of the model hold no linear layer")
+    return Problem(
+        model=model,
+        blocks=blocks,
+        calibration=task.calibration,
+        forward=task.forward,
+        loss=task.loss,
+        train_batches=task.train_batches,
+        tokens_of=torch.Tensor.numel,
+        # Not the method's name: all methods of a seed see the same data in the same order.
+        seed_of=lambda purpose: derive_seed(purpose, cell.model.label(), cell.seed),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+_NO_LEVELS: Any = None

@@ -1,0 +1,111 @@
+"""A cell's identity: a hash of everything that can change its numbers, and of nothing else.
+
+Host and device are not part of it; they stand in the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from qbench import atomic
+from qbench.errors import QBenchError
+from qbench.spec import Spec
+from qbench.store.record import SCHEMA_VERSION
+from qbench.suite.cell import Cell
+
+_RUNNER_SOURCES = (
+    "qbench.methods.problem",
+    "qbench.methods.sequential",
+    "qbench.quant.packing",
+    "qbench.runner.evidence",
+    "qbench.runner.execute",
+)
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell with its identity.
+
+    Attributes
+    ----------
+    cell : Cell
+        All options resolved.
+    key : dict
+        The parts of the identity, kept beside the result so that one can see what changed.
+    cell_id : str
+        sha256 of the canonical JSON of `key`.
+    """
+
+    cell: Cell
+    key: dict[str, Any]
+    cell_id: str
+
+
+def identify(cell: Cell) -> PlannedCell:
+    """Resolve a cell's identity.
+
+    Raises
+    ------
+    AssetError
+        Its model or text is missing.
+    """
+    key: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "model": _describe(cell.model),
+        "data": _fingerprint(cell.model, cell.seed),
+        "metrics": list(cell.metrics),
+        "seed": cell.seed,
+        "runner": {name: source_sha256(name) for name in _RUNNER_SOURCES},
+    }
+    if cell.quantizer is not None and cell.method is not None:
+        key |= {"quantizer": _describe(cell.quantizer), "bits": cell.bits, "method": _describe(cell.method)}
+    canonical = json.dumps(key, sort_keys=True, separators=(",", ":"))
+    return PlannedCell(cell, key, hashlib.sha256(canonical.encode()).hexdigest())
+
+
+@cache
+def _fingerprint(model: Spec, seed: int) -> dict[str, str]:
+    return model.fingerprint(seed)  # type: ignore[attr-defined, no-any-return]
+
+
+@cache
+def _describe(spec: Spec) -> dict[str, Any]:
+    kind = type(spec)
+    modules = sorted({cls.__module__ for cls in kind.__mro__ if issubclass(cls, Spec)} | set(kind.sources))
+    return {
+        "options": to_jsonable_python(_without_places(spec.model_dump())),
+        "version": kind.version,
+        "sources": {name: source_sha256(name) for name in modules},
+    }
+
+
+def _without_places(value: Any) -> Any:
+    """Return options with paths cut to their names: what lies there is in the fingerprint, not where it lies."""
+    if isinstance(value, dict):
+        return {key: _without_places(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_places(item) for item in value]
+    return value.name if isinstance(value, Path) else value
+
+
+@cache
+def source_sha256(module: str) -> str:
+    """Return the sha256 of a module's source file, without importing it.
+
+    Raises
+    ------
+    QBenchError
+        There is no such module, or it has no source file.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise QBenchError(f"module {module!r} is named as a source but has no file")
+    return atomic.sha256_file(Path(spec.origin))

@@ -1,0 +1,160 @@
+"""The local executor: a pool of processes that share out the machine's cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+
+from qbench.runner import worker
+from qbench.runner.identity import PlannedCell
+from qbench.store.record import Record
+
+# Without these, glibc gives every large temporary back to the system at once and pays for fresh pages at the next one.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Processes on this machine.
+
+    Attributes
+    ----------
+    jobs : int
+        Processes; each runs one cell at a time.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    offline : bool
+        Keep the libraries from asking a hub.
+    """
+
+    jobs: int
+    device: str = "auto"
+    offline: bool = True
+
+    @property
+    def threads(self) -> int:
+        """Threads of each process: the cores shared out evenly."""
+        return max(1, cores() // self.jobs)
+
+    def run(
+        self,
+        cells: Sequence[PlannedCell],
+        suite: str,
+        weights_path: Callable[[str], Path],
+    ) -> Iterator[Record]:
+        """Execute cells and yield each record as soon as it is there, in the order in which cells end.
+
+        A process that dies (out of memory, say) fails no other cell: those in flight are tried once more, one by one,
+        and the one that ends its process again gets a record that says so.
+
+        Parameters
+        ----------
+        cells : sequence of PlannedCell
+            Started in this order.
+        suite : str
+            For the records.
+        weights_path : callable
+            Where the packed weights of a cell id go.
+        """
+        waiting = list(cells)
+        while waiting:
+            done: set[str] = set()
+            flight: list[PlannedCell] = []
+            try:
+                for record in self._pooled(waiting, self.jobs, suite, weights_path, flight):
+                    done.add(record.cell_id)
+                    yield record
+                return
+            except BrokenProcessPool:
+                suspects = [planned for planned in flight if planned.cell_id not in done]
+                waiting = [p for p in waiting if p.cell_id not in done and p not in suspects]
+            for planned in suspects:
+                try:
+                    yield from self._pooled([planned], 1, suite, weights_path, [])
+                except BrokenProcessPool:
+                    yield _died(planned, suite)
+
+    def _pooled(
+        self,
+        cells: Sequence[PlannedCell],
+        jobs: int,
+        suite: str,
+        weights_path: Callable[[str], Path],
+        flight: list[PlannedCell],
+    ) -> Iterator[Record]:
+        """Run cells in a fresh pool; `flight` always holds those that a process may be working on."""
+        queue = iter(cells)
+        pending: dict[Future[Record], PlannedCell] = {}
+        with _environment(self.offline):
+            pool = ProcessPoolExecutor(
+                jobs, get_context("spawn"), initializer=worker.start, initargs=(self.device, self.threads)
+            )
+            try:
+                while True:
+                    # No more cells are handed out than there are processes, so that few are lost with a process.
+                    while len(pending) < jobs and (planned := next(queue, None)) is not None:
+                        future = pool.submit(worker.work, planned, suite, weights_path(planned.cell_id))
+                        pending[future] = planned
+                        flight[:] = pending.values()
+                    if not pending:
+                        return
+                    ended, _ = wait(pending, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        record = future.result()
+                        del pending[future]
+                        flight[:] = pending.values()
+                        yield record
+            except BaseException:
+                # An interrupted run must not wait for the cells in flight.
+                for process in list((pool._processes or {}).values()):
+                    process.terminate()
+                raise
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+def cores() -> int:
+    """Return the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _environment(offline: bool) -> Iterator[None]:
+    """Set what must be in the environment before a worker starts."""
+    # cuBLAS gives the same bits twice only with a workspace of its own.
+    wanted = (
+        ALLOCATOR
+        | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+        | ({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if offline else {})
+    )
+    before = {key: os.environ.get(key) for key in wanted}
+    os.environ.update({key: os.environ.get(key, value) for key, value in wanted.items()})
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _died(planned: PlannedCell, suite: str) -> Record:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return Record(
+        cell_id=planned.cell_id,
+        key=planned.key,
+        axes=planned.cell.axes(),
+        suite=suite,
+        status="failed",
+        reason="its process died twice without a word: most likely killed for want of memory",
+        started=now,
+        ended=now,
+    )

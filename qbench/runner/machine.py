@@ -1,0 +1,102 @@
+"""The machine a cell runs on: threads, determinism, memory, and what the record says of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import qbench
+from qbench.errors import QBenchError
+from qbench.runner.local import ALLOCATOR
+
+
+def settle(threads: int) -> None:
+    """Make the numbers of this process repeatable.
+
+    Parameters
+    ----------
+    threads : int
+        Threads of torch's operators; the last bits of sums depend on it.
+    """
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(mode=True)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+
+
+def reset_peak_memory(device: str) -> None:
+    """Start a new measurement of `peak_memory`."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    elif sys.platform == "linux":
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass  # not allowed in some containers: the peak is then that of the process so far
+
+
+def peak_memory(device: str) -> int:
+    """Return the most memory in use since `reset_peak_memory`, in bytes: resident on a CPU, allocated on a GPU."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def describe(device: str) -> dict[str, Any]:
+    """Return what can change numbers without being part of a cell's identity."""
+    return {
+        "qbench": qbench.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        **{name: _version(name) for name in ("torch", "transformers", "lm-eval", "datasets", "numpy")},
+        "device": device,
+        "device_name": torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "allocator": "pinned" if all(os.environ.get(key) for key in ALLOCATOR) else "default",
+    }
+
+
+def resolve_device(wanted: str) -> str:
+    """Return ``cpu`` or ``cuda`` for ``auto``, and `wanted` otherwise.
+
+    Raises
+    ------
+    QBenchError
+        ``cuda`` is wanted and torch finds no such device.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise QBenchError("--device cuda: torch finds no CUDA device (allowed here: auto, cpu)")
+    return wanted if wanted != "auto" else "cuda" if available else "cpu"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,54 @@
+"""The base of everything a suite file can name: a frozen set of options whose fields are the YAML keys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Spec(BaseModel):
+    """Options of a model, a quantizer or a method, all resolved.
+
+    Attributes
+    ----------
+    name : str
+        The name in the registry.
+    version : int
+        Raised by the author whenever the numbers change; part of a cell's identity.
+    sources : tuple of str
+        Modules, beside the class's own, whose source is part of a cell's identity.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: ClassVar[int] = 1
+    sources: ClassVar[tuple[str, ...]] = ()
+
+    name: str
+
+    def label(self) -> str:
+        """Return the name with every option that is not at its default, such as ``gptq[act_order=false]``."""
+        options = self.changed_options()
+        return f"{self.name}[{','.join(options)}]" if options else self.name
+
+    def changed_options(self, but: Collection[str] = ()) -> list[str]:
+        """Return ``option=value`` of every option that is not at its default, except those named in `but`."""
+        return [
+            f"{field}={_plain(getattr(self, field))}"
+            for field, info in type(self).model_fields.items()
+            if field not in {"name", *but}
+            and getattr(self, field) != info.get_default(call_default_factory=True, validated_data={})
+        ]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    # Where a file lies is no part of what it is.
+    return value.name if isinstance(value, Path) else str(value)

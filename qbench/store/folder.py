@@ -1,0 +1,138 @@
+"""The folder of a run: one record and one weight file a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qbench.atomic import write_text
+from qbench.errors import StoreError
+from qbench.store.lock import hold
+from qbench.store.record import Record
+from qbench.store.schema import CorruptRecordError, dump_record, parse_record
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds.
+
+    Attributes
+    ----------
+    records : dict of str to Record
+        By cell id.
+    corrupt : dict of Path to str
+        Files that are no records, and why; their cells count as missing.
+    """
+
+    records: dict[str, Record] = field(default_factory=dict)
+    corrupt: dict[Path, str] = field(default_factory=dict)
+
+
+class RunFolder:
+    """``records/<cell_id>.json`` and ``weights/<cell_id>.safetensors`` under one path.
+
+    Reading needs no lock: a file is wholly written or not there.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; made by the first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def record_path(self, cell_id: str) -> Path:
+        """Return where the record of a cell is, or would be."""
+        return self.path / "records" / f"{cell_id}.json"
+
+    def weights_path(self, cell_id: str) -> Path:
+        """Return where the quantized weights of a cell are, or would be."""
+        return self.path / "weights" / f"{cell_id}.safetensors"
+
+    def read(self, cell_id: str) -> Record | None:
+        """Return the record of a cell, or None when there is none.
+
+        Raises
+        ------
+        StoreError
+            The file is corrupt, or was written by a newer qbench; the message says how to mend it.
+        """
+        path = self.record_path(cell_id)
+        try:
+            return _read(path)
+        except FileNotFoundError:
+            return None
+        except CorruptRecordError as error:
+            raise StoreError(_mend(path, str(error))) from error
+
+    def read_all(self) -> dict[str, Record]:
+        """Return all records by cell id, in the order of their ids.
+
+        Raises
+        ------
+        StoreError
+            A file is corrupt, or was written by a newer qbench; the message says how to mend it.
+        """
+        scan = self.scan()
+        if scan.corrupt:
+            path, reason = next(iter(scan.corrupt.items()))
+            others = f" (and {len(scan.corrupt) - 1} more such files)" if len(scan.corrupt) > 1 else ""
+            raise StoreError(_mend(path, reason) + others)
+        return scan.records
+
+    def scan(self) -> Scan:
+        """Return all records, and apart from them the corrupt files: a run takes those cells as missing and says so.
+
+        Raises
+        ------
+        StoreError
+            A record was written by a newer qbench: it is sound, so it must not be run over.
+        """
+        scan = Scan()
+        for path in sorted((self.path / "records").glob("[!.]*.json")):
+            try:
+                scan.records[path.stem] = _read(path)
+            except CorruptRecordError as error:
+                scan.corrupt[path] = str(error)
+        return scan
+
+    def write(self, record: Record) -> None:
+        """Write a record in one step, over an older one of the same cell."""
+        write_text(self.record_path(record.cell_id), dump_record(record))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runs out, and clear away what a killed run left half written.
+
+        Raises
+        ------
+        StoreError
+            Another process runs in this folder; the message names it.
+        """
+        with hold(self.path):
+            # Only what `atomic` leaves, only where it writes: the folder may hold files of the user's own.
+            for place, pattern in (("records", ".*.json.*.tmp"), ("weights", ".*.safetensors.*.tmp")):
+                for leftover in (self.path / place).glob(pattern):
+                    leftover.unlink(missing_ok=True)
+            yield
+
+
+def _read(path: Path) -> Record:
+    try:
+        record = parse_record(path.read_text(encoding="utf-8"))
+    except CorruptRecordError:
+        raise
+    except UnicodeDecodeError as error:
+        raise CorruptRecordError(f"not UTF-8 ({error.reason})") from error
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}") from error
+    if record.cell_id != path.stem:
+        raise CorruptRecordError(f"holds the record of another cell, {record.cell_id}")
+    return record
+
+
+def _mend(path: Path, reason: str) -> str:
+    return f"{path} is no record: {reason}. Remove it; its cell will be run again"

@@ -1,0 +1,63 @@
+"""The unit of work: one model, one quantizer, one bitwidth, one method, one seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qbench.spec import Spec
+
+FP = "fp"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a suite, all options resolved.
+
+    Attributes
+    ----------
+    model : Spec
+        The task: a model with its data.
+    quantizer, method : Spec or None
+        None in the full-precision cell.
+    bits : int or None
+        Bits a weight code; None in the full-precision cell.
+    seed : int
+        Seed of every named stream; zoo models also take their training seed from it.
+    metrics : tuple of str
+        What is measured.
+    skip : str or None
+        Why the suite leaves this cell out; None for a cell that runs.
+    """
+
+    model: Spec
+    quantizer: Spec | None
+    bits: int | None
+    method: Spec | None
+    seed: int
+    metrics: tuple[str, ...]
+    skip: str | None = None
+
+    @property
+    def is_fp(self) -> bool:
+        """Whether this is the full-precision cell of its model and seed."""
+        return self.method is None
+
+    def axes(self) -> dict[str, str | int | None]:
+        """Return what the cell is called on each axis; equal axes mean the same place in the leaderboard."""
+        return {
+            "model": self.model.label(),
+            "quantizer": None if self.quantizer is None else self.quantizer.label(),
+            "bits": self.bits,
+            "method": FP if self.method is None else self.method.label(),
+            "seed": self.seed,
+        }
+
+    def label(self) -> str:
+        """Return a one-line name, such as ``llama-1m/mse/2b/gptq/s0``."""
+        return cell_label(self.axes())
+
+
+def cell_label(axes: dict[str, str | int | None]) -> str:
+    """Return the one-line name of a place in the leaderboard, given by `Cell.axes`."""
+    parts = [axes["model"], axes["quantizer"], axes["bits"] and f"{axes['bits']}b", axes["method"], f"s{axes['seed']}"]
+    return "/".join(str(part) for part in parts if part is not None)

@@ -1,0 +1,168 @@
+"""From a suite to its cells: plain enumeration, in one order, nothing left out in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from qbench.errors import QBenchError, UnknownNameError
+from qbench.suite.bounds import seed_range
+from qbench.suite.cell import Cell
+from qbench.suite.exclude import exclusion_reasons
+from qbench.suite.match import Place, cell_names, known_names, matches
+from qbench.suite.schema import Block, Suite
+
+_AXES = ("model", "quantizer", "bits", "method", "seed")
+
+
+def enumerate_cells(suite: Suite, seeds: int | None = None) -> list[Cell]:
+    """Return every cell of a suite, those it leaves out included.
+
+    Parameters
+    ----------
+    suite : Suite
+        What `load_suite` returned.
+    seeds : int, optional
+        Replaces each block's seeds by ``0 .. seeds-1``.
+
+    Returns
+    -------
+    list of Cell
+        Ordered by model, seed, full precision first, quantizer, bits from many to few, method; names in the order in
+        which the file first gives them. A cell that is left out carries the reason as `Cell.skip`.
+
+    Raises
+    ------
+    SuiteError
+        Two blocks give the same cell, or an exclusion means no cell.
+    QBenchError
+        `seeds` is not a number of seeds.
+    """
+    cells = _all_cells(suite, seeds)
+    reasons = exclusion_reasons(suite, cells, seeds_replaced=seeds is not None)
+    return [
+        replace(cells[place], skip=reasons.get(place) or _without_weights(cells[place]))
+        for place in sorted(cells, key=_order(suite))
+    ]
+
+
+def filter_cells(cells: list[Cell], only: str) -> list[Cell]:
+    """Return the cells that match, with the full-precision cells of the models and seeds that remain.
+
+    Parameters
+    ----------
+    cells : list of Cell
+        From `enumerate_cells`; their order is kept.
+    only : str
+        ``axis=value|value,axis=value`` with the axes model, quantizer, bits, method, seed. A value is a registry name
+        or a full label.
+
+    Raises
+    ------
+    UnknownNameError
+        The text names an axis that there is not, or a value that no cell has.
+    QBenchError
+        The text is not of that form, or no cell matches all of it.
+    """
+    wanted = _parse_only(only)
+    named = [(cell, cell_names(cell)) for cell in cells]
+    for axis, values in wanted.items():
+        known = known_names((names for _, names in named), axis)
+        for value in values:
+            if value not in known:
+                raise UnknownNameError(axis, value, known)
+    rows = {(cell.model.label(), cell.seed) for cell, names in named if matches(names, wanted)}
+    if not rows:
+        raise QBenchError(f"no cell matches {only!r}")
+    return [
+        cell
+        for cell, names in named
+        if matches(names, wanted) or (cell.is_fp and (cell.model.label(), cell.seed) in rows)
+    ]
+
+
+def _all_cells(suite: Suite, seeds: int | None) -> dict[Place, Cell]:
+    try:
+        replaced = None if seeds is None else seed_range(seeds)
+    except ValueError as error:
+        raise QBenchError(f"seeds: {error}") from None
+    cells: dict[Place, Cell] = {}
+    for index, block in enumerate(suite.matrix):
+        for cell in _block_cells(block, suite.metrics, replaced or block.seeds):
+            place = tuple(cell.axes().values())
+            # A row has one full-precision cell however many blocks it is in, and replaced seeds can join blocks that
+            # the file keeps apart by their seeds.
+            if place in cells and not cell.is_fp and replaced is None:
+                raise suite.error(("matrix", index), f"the cell {cell.label()} is in an earlier block too")
+            cells.setdefault(place, cell)
+    return cells
+
+
+def _block_cells(block: Block, metrics: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[Cell]:
+    for model in block.models:
+        for seed in seeds:
+            yield Cell(model, None, None, None, seed, metrics)
+            for quantizer in block.quantizers:
+                for bits in block.bits:
+                    for method in block.methods:
+                        yield Cell(model, quantizer, bits, method, seed, metrics)
+
+
+def _order(suite: Suite) -> Callable[[Place], tuple[int, ...]]:
+    ranks: dict[tuple[str, str | int | None], int] = {}
+    for block in suite.matrix:
+        for axis, entries in (("model", block.models), ("quantizer", block.quantizers), ("method", block.methods)):
+            for entry in entries:
+                ranks.setdefault((axis, entry.label()), len(ranks))
+
+    def order(place: Place) -> tuple[int, ...]:
+        model, quantizer, bits, method, seed = place
+        # Full precision has neither quantizer nor bits: rank -1 puts it first.
+        return (
+            ranks["model", model],
+            int(seed or 0),
+            ranks.get(("quantizer", quantizer), -1),
+            -int(bits or 0),
+            ranks.get(("method", method), -1),
+        )
+
+    return order
+
+
+def _without_weights(cell: Cell) -> str | None:
+    available_seeds = getattr(cell.model, "available_seeds", None)
+    seeds = None if available_seeds is None else available_seeds()
+    if seeds is None or cell.seed in seeds:
+        return None
+    ordered = sorted(seeds)
+    if len(ordered) > 2 and ordered == list(range(ordered[0], ordered[-1] + 1)):
+        listed = f"{ordered[0]} to {ordered[-1]}"
+    else:
+        listed = ", ".join(map(str, ordered))
+    return f"{cell.model.label()} was trained with {'seed' if len(ordered) == 1 else 'seeds'} {listed} only"
+
+
+def _parse_only(only: str) -> dict[str, set[str]]:
+    wanted: dict[str, set[str]] = {}
+    for part in _split(only, ","):
+        axis, equals, values = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise QBenchError(f"cannot read {part.strip()!r} in {only!r} (allowed: axis=value|value,axis=value)")
+        if axis not in _AXES:
+            raise UnknownNameError("axis", axis, _AXES)
+        if axis in wanted:
+            raise QBenchError(f"the axis {axis!r} is given twice in {only!r} (allowed: {axis}=value|value)")
+        wanted[axis] = {value.strip() for value in _split(values, "|")}
+    return wanted
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split where no bracket is open: a label such as ``gptq[act_order=false,percdamp=0.1]`` holds commas."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{(") - (character in "]})")
+        if character == separator and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts

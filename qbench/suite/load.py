@@ -1,0 +1,104 @@
+"""From a suite's name to a `Suite`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+import qbench
+from qbench.errors import SuiteError, UnknownNameError
+from qbench.suite.problems import explain
+from qbench.suite.schema import Suite
+from qbench.suite.source import Source, YamlPath, read_source
+
+_ENTRY_DEPTH = len(("matrix", 0, "methods", 0))
+
+
+def list_suites() -> dict[str, Path]:
+    """Return the shipped suites by name: those of the checkout, else those in the installed package."""
+    package = Path(qbench.__file__).parent
+    for folder in (package.parent / "suites", package / "_suites"):
+        files = sorted(folder.glob("*.yaml"))
+        if files:
+            return {file.stem: file for file in files}
+    return {}
+
+
+def find_suite(name_or_path: str) -> Path:
+    """Return the file of a suite.
+
+    Parameters
+    ----------
+    name_or_path : str
+        The name of a shipped suite; or a path, which ends in ``.yaml`` or ``.yml`` or holds a path separator.
+
+    Raises
+    ------
+    UnknownNameError
+        No shipped suite has that name.
+    """
+    separators = {"/", os.sep}
+    if name_or_path.endswith((".yaml", ".yml")) or separators & set(name_or_path):
+        return Path(name_or_path)
+    suites = list_suites()
+    if name_or_path not in suites:
+        raise UnknownNameError("suite", name_or_path, suites)
+    return suites[name_or_path]
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """Read a suite and resolve all of its entries.
+
+    Raises
+    ------
+    UnknownNameError
+        No shipped suite has that name.
+    SuiteError
+        The file is not a suite; one line about the first thing that is wrong, with file, line and YAML path.
+    """
+    source = read_source(find_suite(name_or_path))
+    try:
+        return Suite.model_validate(source.data, context=source)
+    except ValidationError as error:
+        raise _first_problem(source, explain(error, Suite)) from None
+
+
+def _first_problem(source: Source, found: list[tuple[str, YamlPath]]) -> SuiteError:
+    problems: dict[tuple[YamlPath, str | None], str] = {}
+    for text, loc in found:
+        path = _yaml_path(source, loc)
+        place = source.trim(path)
+        # pydantic goes on below a value, one error for each member of a union: the first speaks for the value.
+        problems.setdefault((place, text if place == path else None), text)
+
+    # A key that is missing is most often one that is misspelt: the misspelling says more.
+    def order(key: tuple[YamlPath, str | None]) -> tuple[bool, int]:
+        return problems[key].endswith(" is missing"), source.line(key[0])
+
+    first, *others = sorted(problems, key=order)
+    more = f" (and {len(others)} more)" if others else ""
+    return source.error(first[0], problems[first] + more)
+
+
+def _yaml_path(source: Source, loc: YamlPath) -> YamlPath:
+    """Return the path in the file of what pydantic calls `loc`."""
+    path = loc
+    if path[:1] == ("matrix",) and not isinstance(source.data["matrix"], list):
+        path = ("matrix", *path[2:])
+    depth = _ENTRY_DEPTH - (len(loc) - len(path))
+    entry, option = path[:depth], path[depth:]
+    if option and (*entry, option[0]) not in source.lines and (*entry, "preset") in source.lines:
+        in_preset = ("presets", _value(source, entry)["preset"], *option)
+        if in_preset[:3] in source.lines:
+            return in_preset
+    return path
+
+
+def _value(source: Source, path: YamlPath) -> Any:
+    value: Any = source.data
+    for key in path:
+        value = value[key]
+    return value

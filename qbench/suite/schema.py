@@ -1,0 +1,175 @@
+"""What a suite file may say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from qbench import registry
+from qbench.errors import SuiteError
+from qbench.spec import Spec
+from qbench.suite.bounds import parse_bits, parse_seed, parse_seeds
+from qbench.suite.entry import resolve_entry
+from qbench.suite.problems import problems, shown
+from qbench.suite.source import Source, YamlPath, show_path
+
+Metric = Literal["loss", "bits_per_byte", "next_sentence"]
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _check_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    labels = [value.label() if isinstance(value, Spec) else str(value) for value in values]
+    twice = [(f"{label!r} is listed twice", (index,)) for index, label in enumerate(labels) if label in labels[:index]]
+    if twice:
+        raise problems(twice)
+    return values
+
+
+def _entry(find: Callable[[], registry.Registry], *, has_paths: bool = False) -> BeforeValidator:
+    def resolve(value: Any, info: ValidationInfo) -> Spec:
+        return resolve_entry(value, find(), info.context, has_paths=has_paths)
+
+    return BeforeValidator(resolve)
+
+
+_Model = Annotated[SerializeAsAny[Spec], _entry(lambda: registry.MODELS, has_paths=True)]
+_Quantizer = Annotated[SerializeAsAny[Spec], _entry(lambda: registry.QUANTIZERS)]
+_Method = Annotated[SerializeAsAny[Spec], _entry(lambda: registry.METHODS)]
+_Bits = Annotated[int, BeforeValidator(parse_bits)]
+_Seed = Annotated[int, BeforeValidator(parse_seed)]
+
+_NOT_EMPTY = Field(min_length=1)
+_DISTINCT = AfterValidator(_check_distinct)
+_ONE_OR_MORE = BeforeValidator(_as_list)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Block(_Part):
+    """Axes whose every combination is a cell.
+
+    Attributes
+    ----------
+    models, quantizers, methods : tuple of Spec
+        Entries with all options resolved.
+    bits : tuple of int
+        Bits a weight code, 2 to 8.
+    seeds : tuple of int
+        The seeds themselves; a file may give their number instead. Seed 0 alone when left out.
+    """
+
+    models: Annotated[tuple[_Model, ...], _NOT_EMPTY, _DISTINCT]
+    quantizers: Annotated[tuple[_Quantizer, ...], _NOT_EMPTY, _DISTINCT]
+    bits: Annotated[tuple[_Bits, ...], _NOT_EMPTY, _DISTINCT]
+    methods: Annotated[tuple[_Method, ...], _NOT_EMPTY, _DISTINCT]
+    seeds: Annotated[tuple[_Seed, ...], _NOT_EMPTY, _DISTINCT, BeforeValidator(parse_seeds)] = (0,)
+
+
+class When(_Part):
+    """Which cells an exclusion means: those that match on every axis named; an empty axis is not named.
+
+    Attributes
+    ----------
+    models, quantizers, methods : tuple of str
+        Registry names, or full labels such as ``gptq[act_order=false]``.
+    bits, seeds : tuple of int
+        Values of these axes.
+    """
+
+    models: Annotated[tuple[str, ...], _NOT_EMPTY, _ONE_OR_MORE] = ()
+    quantizers: Annotated[tuple[str, ...], _NOT_EMPTY, _ONE_OR_MORE] = ()
+    bits: Annotated[tuple[_Bits, ...], _NOT_EMPTY, _ONE_OR_MORE] = ()
+    methods: Annotated[tuple[str, ...], _NOT_EMPTY, _ONE_OR_MORE] = ()
+    seeds: Annotated[tuple[_Seed, ...], _NOT_EMPTY, _ONE_OR_MORE] = ()
+
+    @model_validator(mode="after")
+    def _names_an_axis(self) -> When:
+        if not self.model_fields_set:
+            raise ValueError(f"names no axis (allowed: {', '.join(sorted(type(self).model_fields))})")
+        return self
+
+
+class Exclusion(_Part):
+    """Cells that are left out, and why.
+
+    Attributes
+    ----------
+    when : When
+        Which cells.
+    reason : str
+        Shown wherever the cells are missed.
+    """
+
+    when: When
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Suite(_Part):
+    """A suite file, all entries resolved.
+
+    Attributes
+    ----------
+    name : str
+        What the suite is called; the file's name without its ending.
+    about : str
+        One line for lists of suites.
+    presets : dict of str to dict
+        Options written once, by the name that entries give as ``preset``.
+    matrix : tuple of Block
+        A file may give a single block.
+    exclude : tuple of Exclusion
+        What is left out.
+    metrics : tuple of str
+        What is measured in every cell.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    about: str = ""
+    presets: dict[str, dict[str, Any]] = {}
+    matrix: Annotated[tuple[Block, ...], _NOT_EMPTY, _ONE_OR_MORE]
+    exclude: tuple[Exclusion, ...] = ()
+    metrics: Annotated[tuple[Metric, ...], _NOT_EMPTY, _DISTINCT] = get_args(Metric)
+
+    _source: Source | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path | None:
+        """The file the suite was read from; None for one made in Python."""
+        return self._source.file if self._source else None
+
+    def error(self, path: YamlPath, message: str) -> SuiteError:
+        """Return an error about a place in the suite, with file and line where it has them."""
+        if self._source is None:
+            return SuiteError(f"`{show_path(path)}`: {message}")
+        return self._source.error(path, message)
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep the source, which `load_suite` gives as the validation context."""
+        self._source = context if isinstance(context, Source) else None
+
+    @field_validator("name")
+    @classmethod
+    def _is_the_file_name(cls, name: str, info: ValidationInfo) -> str:
+        if isinstance(info.context, Source) and name != info.context.file.stem:
+            raise ValueError(f"given {shown(name)} (allowed: the file's own name, {info.context.file.stem!r})")
+        return name

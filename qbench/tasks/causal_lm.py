@@ -1,0 +1,178 @@
+"""Causal language models as tasks: the embedded zoo, a local folder, or a Hugging Face repository at a revision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field, model_validator
+
+from qbench import atomic
+from qbench.errors import AssetError
+from qbench.spec import Spec
+from qbench.tasks import tokenizer, zoo
+from qbench.tasks.text import Commit, TextField, TextRepository, ThreeTexts
+
+if TYPE_CHECKING:
+    from qbench.tasks.language import LanguageTask
+
+
+class LanguageModelSpec(Spec):
+    """What every language-model task can be told.
+
+    Attributes
+    ----------
+    window : int
+        Tokens a window, in calibration, training and the windowed loss.
+    calibration_windows : int
+        Windows drawn at random from the calibration split.
+    evaluation_windows : int
+        Windows spread evenly over the evaluation split.
+    passages : int
+        Evaluation passages for bits per byte.
+    choices : int
+        Four-way next-sentence questions.
+    """
+
+    sources: ClassVar[tuple[str, ...]] = tuple(
+        f"qbench.tasks.{module}" for module in ("corpus", "harness", "language", "llama", "text", "tokens", "windows")
+    )
+
+    window: Annotated[int, Field(ge=8)] = 128
+    calibration_windows: Annotated[int, Field(ge=1)] = 128
+    evaluation_windows: Annotated[int, Field(ge=1)] = 256
+    passages: Annotated[int, Field(ge=1)] = 16
+    choices: Annotated[int, Field(ge=1)] = 40
+
+    def load(self, seed: int, device: str) -> LanguageTask:
+        """Load the model and its data.
+
+        Parameters
+        ----------
+        seed : int
+            The cell's seed.
+        device : str
+            Torch device.
+
+        Raises
+        ------
+        AssetError
+            A file is missing (the message names the command that brings it) or is not what was pinned.
+        """
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Bring what the task reads into the cache, before any cell runs.
+
+        Raises
+        ------
+        AssetError
+            Something is missing and cannot be fetched; the message names the command that brings it.
+        """
+        raise NotImplementedError
+
+    def needs_hub(self) -> bool:
+        """Return whether the model or its text comes from a repository."""
+        return False
+
+    def fingerprint(self, seed: int) -> dict[str, str]:
+        """Return hashes of everything that is read: weights, tokenizer, and the splits of the text.
+
+        Raises
+        ------
+        AssetError
+            A file is missing.
+        """
+        raise NotImplementedError
+
+
+class ZooLM(LanguageModelSpec):
+    """An embedded model; a cell's seed is the training seed.
+
+    Attributes
+    ----------
+    phase : str
+        ``decayed``: the finished model; ``stable``: before the learning rate fell.
+    """
+
+    phase: zoo.Phase = "decayed"
+
+    def available_seeds(self) -> tuple[int, ...]:
+        """Return the training seeds there are."""
+        return zoo.model(self.name).seeds
+
+    def load(self, seed: int, device: str) -> LanguageTask:
+        """Load the checkpoint of training seed `seed`; see `LanguageModelSpec.load`."""
+        from qbench.tasks.language import load_zoo
+
+        return load_zoo(self, seed, device)
+
+    def prepare(self) -> None:
+        """Fetch the three texts where they are missing."""
+        ThreeTexts().prepare()
+
+    def fingerprint(self, seed: int) -> dict[str, str]:
+        """Return the hashes of the checkpoint, the embedded tokenizer and the corpus."""
+        weights = zoo.require_checkpoint(self.name, seed, self.phase)
+        return {"weights": weights, "tokenizer": tokenizer.SHA256, **ThreeTexts().fingerprint()}
+
+
+class CausalLM(LanguageModelSpec):
+    """A transformers causal LM from a folder or a repository.
+
+    Attributes
+    ----------
+    title : str
+        What tables call it.
+    path : Path or None
+        A folder made by ``save_pretrained``, with safetensors weights and a tokenizer; inside the suite's folder.
+    repo, revision : str or None
+        A repository and the full commit hash in it.
+    text : text source
+        ``three_texts``, ``{folder: PATH}`` or ``{repo: NAME, revision: COMMIT}``.
+    """
+
+    title: str
+    path: Path | None = None
+    repo: str | None = None
+    revision: Commit | None = None
+    text: TextField = ThreeTexts()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CausalLM:
+        if (self.path is None) == (self.repo is None):
+            raise ValueError("give either path or repo")
+        if (self.repo is None) != (self.revision is None):
+            raise ValueError("repo needs revision, the full commit hash, and revision needs repo")
+        return self
+
+    def label(self) -> str:
+        """Return the title."""
+        return self.title
+
+    def load(self, seed: int, device: str) -> LanguageTask:
+        """Load the model from its folder or repository; see `LanguageModelSpec.load`."""
+        from qbench.tasks.language import load_pretrained
+
+        return load_pretrained(self, seed, device)
+
+    def prepare(self) -> None:
+        """Fetch its text where it is missing."""
+        self.text.prepare()
+
+    def needs_hub(self) -> bool:
+        """Return whether the model or its text comes from a repository."""
+        return self.repo is not None or isinstance(self.text, TextRepository)
+
+    def fingerprint(self, seed: int) -> dict[str, str]:
+        """Return the hashes of the folder's files (or the repository's commit) and of the text."""
+        if self.path is None:
+            return {"weights": f"{self.repo}@{self.revision}", **self.text.fingerprint()}
+        if not self.path.is_dir():
+            raise AssetError(f"model folder {self.path} does not exist")
+        # A tokenizer may be in tokenizer.json, or in vocab.txt, merges.txt or a sentencepiece .model.
+        read = {".safetensors", ".json", ".txt", ".model"}
+        files = sorted(file for file in self.path.iterdir() if file.suffix in read)
+        if not any(file.suffix == ".safetensors" for file in files):
+            raise AssetError(f"model folder {self.path} holds no .safetensors file")
+        return {**{f"model/{file.name}": atomic.sha256_file(file) for file in files}, **self.text.fingerprint()}

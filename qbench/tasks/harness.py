@@ -1,0 +1,228 @@
+"""Metrics of lm-eval, on a model in memory and without a hub: bits per byte, and a next-sentence choice."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import random
+import re
+from collections.abc import Sequence
+from contextlib import contextmanager, redirect_stderr
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from qbench.seeds import derive_seed
+from qbench.tasks.corpus import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+    from transformers import PreTrainedTokenizerFast
+
+    from qbench.tasks.causal_lm import LanguageModelSpec
+
+_PASSAGE_CHARS = 800
+_OPTIONS = 4
+_CONTEXT_SENTENCES = 3
+_BATCH = 32
+_TRIES = 20
+_SCORES = ("acc", "acc_norm", "acc_mutual_info")
+
+
+class Harness:
+    """lm-eval with two tasks made from evaluation documents.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerFast
+        The model's tokenizer.
+    documents : sequence of Document
+        The evaluation split.
+    spec : LanguageModelSpec
+        How many passages and questions.
+    max_length : int
+        Tokens the model sees at once.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        documents: Sequence[Document],
+        spec: LanguageModelSpec,
+        max_length: int,
+    ) -> None:
+        self._tokenizer, self._documents, self._spec, self._max_length = tokenizer, documents, spec, max_length
+
+    def measure(self, model: nn.Module, metrics: tuple[str, ...]) -> dict[str, float]:
+        """Return lm-eval's numbers for those of ``bits_per_byte`` and ``next_sentence`` that are asked for.
+
+        Returns
+        -------
+        dict of str to float
+            ``bits_per_byte/rolling<max_length>``, and ``next_sentence/`` with lm-eval's scores ``acc`` (likelihood),
+            ``acc_norm`` (likelihood a byte) and ``acc_mutual_info`` (likelihood over that without the context; it tells
+            most of a small model, since no option gains by being short or common). Chance is one in four.
+        """
+        tasks = [self._task(name) for name in ("bits_per_byte", "next_sentence") if name in metrics]
+        if not tasks:
+            return {}
+        with _fenced():
+            from lm_eval import simple_evaluate
+            from lm_eval.models.huggingface import HFLM
+            from lm_eval.tasks import TaskManager
+
+            wrapped = HFLM(
+                pretrained=model,
+                tokenizer=self._tokenizer,
+                batch_size=_BATCH,
+                max_length=self._max_length,
+                logits_cache=False,  # gives wrong likelihoods when two requests share tokens but split differently
+                softmax_dtype="float32",
+            )
+            results = simple_evaluate(
+                model=wrapped,
+                tasks=tasks,
+                task_manager=TaskManager(include_defaults=False),
+                bootstrap_iters=0,
+                use_cache=None,  # its key does not name the model
+                random_seed=None,
+                numpy_random_seed=None,
+                torch_random_seed=None,
+                fewshot_random_seed=None,
+                log_samples=False,
+            )["results"]
+        found: dict[str, float] = {}
+        if "bits_per_byte" in metrics:
+            found[f"bits_per_byte/rolling{self._max_length}"] = float(results["bits_per_byte"]["bits_per_byte,none"])
+        if "next_sentence" in metrics:
+            for score in _SCORES:
+                found[f"next_sentence/{score}"] = float(results["next_sentence"][f"{score},none"])
+        return found
+
+    def _task(self, name: str) -> dict[str, Any]:
+        if name == "bits_per_byte":
+            return {
+                "task": name,
+                "custom_dataset": lambda **_: {"test": self._passages},
+                "output_type": "loglikelihood_rolling",
+                "test_split": "test",
+                "doc_to_text": "",
+                "doc_to_target": "{{text}}",
+                "metric_list": [{"metric": name, "aggregation": name, "higher_is_better": False}],
+                "metadata": {"version": 1.0},
+            }
+        return {
+            "task": name,
+            "custom_dataset": lambda **_: {"test": self._questions},
+            "output_type": "multiple_choice",
+            "test_split": "test",
+            "doc_to_text": "{{context}}",
+            "doc_to_target": "{{label}}",
+            "doc_to_choice": "{{options}}",
+            "metric_list": [{"metric": score, "aggregation": "mean", "higher_is_better": True} for score in _SCORES],
+            "metadata": {"version": 1.0},
+        }
+
+    @cached_property
+    def _passages(self) -> Any:
+        from datasets import Dataset
+
+        return Dataset.from_list([{"text": text} for text in passages(self._documents, self._spec.passages)])
+
+    @cached_property
+    def _questions(self) -> Any:
+        from datasets import Dataset
+
+        return Dataset.from_list(questions(self._documents, self._spec.choices))
+
+
+def passages(documents: Sequence[Document], count: int) -> list[str]:
+    """Return `count` passages of up to 800 characters, spread evenly over the documents' text; none overlap.
+
+    Fewer are returned where the text is too short.
+    """
+    cuts = [
+        document.text[start : start + _PASSAGE_CHARS]
+        for document in documents
+        for start in range(0, max(1, len(document.text) - _PASSAGE_CHARS + 1), _PASSAGE_CHARS)
+    ]
+    count = min(count, len(cuts))
+    return [cuts[index * len(cuts) // count] for index in range(count)]
+
+
+def questions(documents: Sequence[Document], count: int) -> list[dict[str, Any]]:
+    """Return next-sentence questions: three sentences, the one that follows, and three from other documents.
+
+    Parameters
+    ----------
+    documents : sequence of Document
+        Two or more; a wrong sentence never comes from the right document.
+    count : int
+        Questions; fewer where the text is too short. Each document is as likely as any other, however long.
+
+    Returns
+    -------
+    list of dict
+        ``context``, ``options`` (four) and ``label``, the index of the right one; the same documents give the same.
+    """
+    generator = random.Random(derive_seed("next-sentence"))
+    sentences = [_sentences(document.text) for document in documents]
+    long_enough = [index for index, own in enumerate(sentences) if len(own) > _CONTEXT_SENTENCES]
+    if len(long_enough) < 2:
+        return []
+    found: list[dict[str, Any]] = []
+    for _ in range(count):
+        owner = generator.choice(long_enough)
+        start = generator.randrange(len(sentences[owner]) - _CONTEXT_SENTENCES)
+        right = sentences[owner][start + _CONTEXT_SENTENCES]
+        for _ in range(_TRIES):
+            others = [generator.choice([index for index in long_enough if index != owner]) for _ in range(_OPTIONS - 1)]
+            options = [right, *(generator.choice(sentences[other]) for other in others)]
+            if len(set(options)) == _OPTIONS:
+                break
+        else:
+            continue  # these documents say the same over and over
+        generator.shuffle(options)
+        context = " ".join(sentences[owner][start : start + _CONTEXT_SENTENCES])
+        found.append({"context": context, "options": options, "label": options.index(right)})
+    return found
+
+
+def _sentences(text: str) -> list[str]:
+    parts = re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
+    return [part for part in parts if 30 <= len(part) <= 160]
+
+
+@contextmanager
+def _silent_descriptor(descriptor: int) -> Iterator[None]:
+    kept = os.dup(descriptor)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a file
+            os.dup2(nowhere.fileno(), descriptor)
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+
+
+@contextmanager
+def _fenced() -> Iterator[None]:
+    """Keep what lm-eval does to the process from outlasting the call: random states, log level, progress bars."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        # Its bars cannot be switched off and would run through ours; git, which it calls, writes past Python.
+        with redirect_stderr(io.StringIO()), _silent_descriptor(2):
+            yield
+    finally:
+        logger.setLevel(level)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

@@ -1,0 +1,228 @@
+"""A language model with its data: what is calibrated, trained and evaluated on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qbench.errors import AssetError, CellError
+from qbench.seeds import derive_seed
+from qbench.tasks import tokenizer as embedded_tokenizer
+from qbench.tasks import zoo
+from qbench.tasks.corpus import Split
+from qbench.tasks.harness import Harness
+from qbench.tasks.llama import load_llama
+from qbench.tasks.text import TextSource, ThreeTexts
+from qbench.tasks.tokens import encoded
+from qbench.tasks.torchvision_ops import declare_missing_operators
+from qbench.tasks.windows import Windows, cut, draw, spread, stream
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from qbench.tasks.causal_lm import CausalLM, LanguageModelSpec, ZooLM
+
+_EVALUATION_BATCH = 32
+_CALIBRATION_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation measured.
+
+    Attributes
+    ----------
+    metrics : dict of str to float
+        Names carry the convention: ``loss/blocks128`` is in nats a token over windows of 128 tokens, each predicted
+        from what stands before it in its window.
+    documents : list of (str, int, float)
+        Document, predicted tokens, and the sum of their losses in nats.
+    """
+
+    metrics: dict[str, float]
+    documents: list[tuple[str, int, float]]
+
+
+class LanguageTask:
+    """A causal LM with tokenized calibration, training and evaluation data.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A transformers causal LM in float32.
+    tokenizer : PreTrainedTokenizerFast
+        Its tokenizer.
+    text : TextSource
+        Where the documents come from.
+    spec : LanguageModelSpec
+        Window length and counts.
+    seed : int
+        The cell's seed.
+    device : str
+        Torch device.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerFast,
+        text: TextSource,
+        spec: LanguageModelSpec,
+        seed: int,
+        device: str,
+    ) -> None:
+        self.model = model.to(device).eval()
+        self.tokenizer, self.text, self.spec, self.seed, self.device = tokenizer, text, spec, seed, device
+        self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
+
+    def blocks(self) -> list[tuple[str, nn.Module]]:
+        """Return the decoder blocks in forward order, with their names.
+
+        Raises
+        ------
+        CellError
+            The model has no list of blocks that hold linear layers.
+        """
+        lists = [(name, module) for name, module in self.model.named_modules() if isinstance(module, nn.ModuleList)]
+        sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in lists}
+        if not lists:
+            raise CellError(f"{self.spec.label()}: no list of decoder blocks found in {type(self.model).__name__}")
+        name, chosen = max(lists, key=lambda item: sizes[item[0]])
+        return [(f"{name}.{index}", block) for index, block in enumerate(chosen)]
+
+    @cached_property
+    def calibration(self) -> list[Tensor]:
+        """Batches of windows drawn from the calibration split by the cell's seed."""
+        windows = draw(self._windows("calibration"), self.spec.calibration_windows, self._seed_of("calibration"))
+        return [batch.to(self.device) for batch in windows.tokens.split(_CALIBRATION_BATCH)]
+
+    @cached_property
+    def evaluation(self) -> Windows:
+        """Windows spread evenly over the evaluation split; the same for all seeds."""
+        return spread(self._windows("evaluation"), self.spec.evaluation_windows)
+
+    def train_batches(self, batch_size: int, seed: int) -> Iterator[Tensor]:
+        """Yield training batches of shape (batch_size, window) for ever."""
+        for batch in stream(self._train_tokens, self.spec.window, batch_size, seed):
+            yield batch.to(self.device)
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Return the mean next-token cross entropy of a batch, in nats."""
+        return self._token_losses(model, batch).mean()
+
+    def forward(self, model: nn.Module, batch: Tensor) -> object:
+        """Run the model on a batch of tokens."""
+        return model(input_ids=batch, use_cache=False)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, metrics: tuple[str, ...]) -> Evaluation:
+        """Measure a model on the evaluation split.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The model, with whatever weights it has now.
+        metrics : tuple of str
+            Of ``loss``, ``bits_per_byte`` and ``next_sentence``; the loss is always measured.
+        """
+        windows = self.evaluation
+        batches = windows.tokens.to(self.device).split(_EVALUATION_BATCH)
+        by_window = torch.cat([self._token_losses(model, batch).sum(dim=1) for batch in batches]).double().cpu()
+        predicted = self.spec.window - 1
+        rows = []
+        for index in windows.document.unique().tolist():
+            own = by_window[windows.document == index]
+            rows.append((self._documents["evaluation"][index], len(own) * predicted, float(own.sum())))
+        loss = float(by_window.sum()) / (len(windows) * predicted)
+        found = {
+            f"loss/blocks{self.spec.window}": loss,
+            f"perplexity/blocks{self.spec.window}": math.exp(loss) if loss < 700 else math.inf,
+        }
+        found |= self._harness.measure(model, metrics)
+        return Evaluation(found, rows)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a table must say of the model and its data."""
+        return {
+            "chance_loss": math.log(self.vocab_size),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "floating_point": "embedding, head, norms",
+            "calibration": f"{sum(map(len, self.calibration))} windows of {self.spec.window} tokens, calibration split",
+            "evaluation": f"{len(self.evaluation)} windows of {self.spec.window} tokens, "
+            f"{len(self.evaluation.document.unique())} documents, evaluation split",
+        }
+
+    def _token_losses(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Return the loss of each predicted token, of shape (rows, window - 1); the labels are shifted here, once."""
+        logits = model(input_ids=batch, use_cache=False).logits[:, :-1]
+        losses = functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="none")
+        return losses.view(len(batch), -1)
+
+    def _seed_of(self, purpose: str) -> int:
+        return derive_seed(purpose, self.spec.label(), self.seed)
+
+    @cached_property
+    def _documents(self) -> dict[str, list[str]]:
+        documents = self.text.documents("evaluation")
+        return {"evaluation": [f"{document.domain}/{document.name}" for document in documents]}
+
+    def _windows(self, split: Split) -> Windows:
+        windows = cut(self._encoded(split), self.spec.window)
+        if not len(windows):
+            raise AssetError(f"{self.spec.label()}: no document of the {split} split has {self.spec.window} tokens")
+        return windows
+
+    @cached_property
+    def _train_tokens(self) -> Tensor:
+        separator = self.tokenizer.eos_token_id
+        start = torch.tensor([] if separator is None else [separator], dtype=torch.int64)
+        return torch.cat([part for ids in self._encoded("train") for part in (start, ids)])
+
+    def _encoded(self, split: Split) -> list[Tensor]:
+        backend = self.tokenizer.backend_tokenizer
+
+        def encode(texts: list[str]) -> list[list[int]]:
+            return [encoding.ids for encoding in backend.encode_batch(texts, add_special_tokens=False)]
+
+        return encoded(self.text.documents(split), backend.to_str(), encode)
+
+    @cached_property
+    def _harness(self) -> Harness:
+        return Harness(self.tokenizer, self.text.documents("evaluation"), self.spec, self.spec.window)
+
+
+def load_zoo(spec: ZooLM, seed: int, device: str) -> LanguageTask:
+    """Load an embedded model; see `ZooLM.load`."""
+    zoo.require_checkpoint(spec.name, seed, spec.phase)
+    model = load_llama(zoo.model(spec.name).architecture, zoo.checkpoint_path(spec.name, seed, spec.phase))
+    from transformers import PreTrainedTokenizerFast
+
+    end = embedded_tokenizer.END_OF_TEXT
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=embedded_tokenizer.load_tokenizer(), bos_token=end, eos_token=end, pad_token=end
+    )
+    return LanguageTask(model, fast, ThreeTexts(), spec, seed, device)
+
+
+def load_pretrained(spec: CausalLM, seed: int, device: str) -> LanguageTask:
+    """Load a model from a folder or a repository; see `CausalLM.load`."""
+    declare_missing_operators()
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place, pins = (str(spec.path), {}) if spec.path else (str(spec.repo), {"revision": spec.revision})
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **pins
+        )
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **pins)
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise AssetError(f"{spec.label()}: no model can be loaded from {place}: {reason}") from error
+    return LanguageTask(model, cast("PreTrainedTokenizerFast", tokenizer), spec.text, spec, seed, device)

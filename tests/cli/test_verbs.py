@@ -1,0 +1,231 @@
+"""Every verb on one small stored run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qbench
+from qbench.cli import app
+from qbench.registry import METHODS, MODELS, QUANTIZERS
+from qbench.store.folder import RunFolder
+from qbench.suite.load import list_suites
+from qbench.tasks import assets
+
+VERBS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)  # type: ignore[union-attr]
+SUITE = ("--suite", "tiny.yaml")
+
+
+def test_the_verbs_there_are() -> None:
+    assert {"run", "plan", "list", "validate", "report", "compare", "bless", "fetch", "pretrain"} <= set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_has_an_example(call: Any, verb: str, flag: str) -> None:
+    said = call(verb, flag)
+    assert (said.code, said.err) == (0, "")
+    assert f"Usage: qbench {verb}" in said.out
+    assert "Example" in said.out and f"qbench {verb}" in said.out.partition("Example")[2]
+
+
+def test_help_and_version_of_the_whole(call: Any) -> None:
+    said = call("--help")
+    assert said.code == 0
+    assert all(verb in said.out for verb in VERBS) and "Examples:" in said.out
+    assert call("--version") == type(said)(0, f"{qbench.__version__}\n", "")
+
+
+def test_validate(stored: Path, call: Any) -> None:
+    said = call("validate", "tiny.yaml")
+    assert said.code == 0
+    assert said.out.splitlines() == [
+        "tiny: sound: 4 cells (1 of them full precision), 1 skipped",
+        "  skipped 1: nothing to recover at 4 bits",
+    ]
+    found = json.loads(call("validate", "tiny.yaml", "--json").out)
+    assert found == {"suite": "tiny", "cells": 4, "full_precision": 1, "skipped": 1}
+
+
+@pytest.mark.parametrize("suite", sorted(list_suites()))
+def test_every_shipped_suite_is_sound_and_can_be_planned(call: Any, suite: str) -> None:
+    assert call("validate", suite).code == 0
+    assert call("plan", "--suite", suite).code == 0
+
+
+def test_plan_of_a_fresh_folder(stored: Path, call: Any) -> None:
+    said = call("plan", *SUITE, "--out", "nothing")
+    assert said.code == 0
+    lines = said.out.splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["run", "run", "run", "run", "skip"]
+    assert lines[0].endswith("/fp/s0")
+    assert lines[5:] == ["4 cells to run, 0 stored, 1 skipped"]
+    assert not Path("nothing").exists()
+
+
+def test_plan_of_a_stored_run(stored: Path, call: Any) -> None:
+    said = call("plan", *SUITE)
+    assert said.out.splitlines()[:2] == [
+        "skip  1 cells: nothing to recover at 4 bits",
+        "0 cells to run, 4 stored, 1 skipped",
+    ]
+    found = json.loads(call("plan", *SUITE, "--json").out)
+    assert found["run"] == [] and len(found["stored"]) == 4 and found["estimated_cell_seconds"] == 0
+    assert found["skipped"][0]["reason"] == "nothing to recover at 4 bits"
+
+
+def test_plan_estimates_by_what_is_stored(stored: Path, call: Any) -> None:
+    folder = RunFolder(Path("results/runs/tiny"))
+    records = folder.read_all()
+    gone = next(record for record in records.values() if record.axes["method"] == "rtn" and record.axes["bits"] == 2)
+    folder.record_path(gone.cell_id).unlink()
+    found = json.loads(call("plan", *SUITE, "--json").out)
+    assert [one["label"] for one in found["run"]] == [gone.label]
+    twin = next(record for record in records.values() if record.axes["method"] == "rtn" and record.axes["bits"] == 4)
+    assert found["estimated_cell_seconds"] == pytest.approx(twin.cost.method_seconds + twin.cost.evaluation_seconds)
+    assert json.loads(call("plan", *SUITE, "--json", "--seeds", "2").out)["estimated_cell_seconds"] > 0
+
+
+def test_list(call: Any) -> None:
+    said = call("list")
+    assert said.code == 0
+    for name in [*MODELS.names(), *METHODS.names(), *QUANTIZERS.names(), *list_suites(), *assets.manifest()]:
+        assert name in said.out, name
+    found = json.loads(call("list", "methods", "--json").out)
+    assert set(found) == {"methods"} and set(found["methods"]) == set(METHODS.names())
+    assert all(about and "\n" not in about for about in found["methods"].values())
+    licences = json.loads(call("list", "assets", "--json").out)["assets"]
+    assert all(asset.licence in licences[name] for name, asset in assets.manifest().items())
+
+
+def test_report(stored: Path, call: Any) -> None:
+    said = call("report", *SUITE)
+    assert (said.code, said.err) == (0, "")
+    assert call("run", *SUITE, "--device", "cpu").out.startswith(said.out)
+    assert call("report", *SUITE, "--markdown").out.startswith("# tiny\n")
+    found = json.loads(call("report", *SUITE, "--json").out)
+    assert found["counts"] == {"expected": 5, "ok": 4, "skipped": 1}
+    written = call("report", *SUITE, "--write")
+    assert (written.out, written.err) == ("", "wrote results/tables/tiny.md\n")
+    assert Path("results/tables/tiny.md").read_text().startswith("# tiny\n")
+
+
+def test_report_shows_what_is_missing(stored: Path, call: Any) -> None:
+    folder = RunFolder(Path("results/runs/tiny"))
+    gone = next(record for record in folder.read_all().values() if record.axes["method"] == "rtn")
+    folder.record_path(gone.cell_id).unlink()
+    assert call("report", *SUITE).out.startswith("tiny: 5 cells: 3 ok, 1 missing, 1 skipped")
+
+
+def test_records_of_other_options_are_left_aside(stored: Path, call: Any) -> None:
+    text = Path("tiny.yaml").read_text()
+    Path("tiny.yaml").write_text(text.replace("steps: 2", "steps: 3"))
+    said = call("report", *SUITE)
+    assert said.code == 0
+    assert said.err == "1 records of older code, data or options are left aside\n"
+    Path("tiny.yaml").write_text(text.replace("choices: 4", "choices: 5"))
+    said = call("report", *SUITE)
+    assert said.code == 2
+    assert said.err == (
+        "qbench: results/runs/tiny holds no record of tiny (4 others are there, 4 of them of older code, data or "
+        "options): `qbench run --suite tiny.yaml`\n"
+    )
+
+
+def test_bless_then_compare(stored: Path, call: Any) -> None:
+    said = call("bless", *SUITE)
+    assert (said.code, said.out) == (0, "wrote results/baselines/tiny.json: 4 cells\n")
+    said = call("compare", *SUITE, "--all")
+    assert said.code == 0
+    assert said.out.count("same") >= 4
+    found = json.loads(call("compare", *SUITE, "--json").out)
+    assert found["regressed"] is False and found["counts"] == {"same": 4}
+    assert all(row["identical"] for row in found["rows"] if "/fp/" not in row["label"])
+    assert call("run", *SUITE, "--device", "cpu").code == 0
+
+
+def test_a_better_baseline_is_a_regression(stored: Path, call: Any) -> None:
+    call("bless", *SUITE)
+    path = Path("results/baselines/tiny.json")
+    baseline = json.loads(path.read_text())
+    label = next(label for label in baseline["cells"] if "/2b/rtn/" in label)
+    baseline["cells"][label]["metrics"]["loss/blocks128"] -= 0.1
+    path.write_text(json.dumps(baseline))
+    said = call("compare", *SUITE)
+    assert said.code == 1
+    assert label in said.out and "worse" in said.out
+    assert json.loads(call("compare", *SUITE, "--json").out)["counts"] == {"worse": 1, "same": 3}
+    assert call("compare", *SUITE, "--only", "bits=4").code == 0
+    again = call("run", *SUITE, "--device", "cpu")
+    assert again.code == 1
+    assert "worse" in again.out
+
+
+def test_a_missing_cell_is_a_regression_and_is_not_blessed(stored: Path, call: Any) -> None:
+    call("bless", *SUITE)
+    folder = RunFolder(Path("results/runs/tiny"))
+    gone = next(record for record in folder.read_all().values() if record.axes["method"] == "rtn")
+    folder.record_path(gone.cell_id).unlink()
+    assert call("compare", *SUITE).code == 1
+    said = call("bless", *SUITE)
+    assert said.code == 2
+    assert (
+        said.err.startswith("qbench: not blessed, because of 1 of 4 cells: ") and f"{gone.label} (missing)" in said.err
+    )
+    assert call("bless", *SUITE, "--accept", gone.label).code == 0
+
+
+def test_fetching_what_is_there(call: Any) -> None:
+    said = call("fetch")
+    assert said.code == 0
+    assert said.out == f"{len(assets.manifest())} assets are in {assets.cache_folder()}\n"
+    found = json.loads(call("fetch", "shakespeare", "--json").out)
+    assert found == {"assets": {"shakespeare": str(assets.asset_path("shakespeare"))}, "corpus": {}}
+
+
+def test_a_table_is_of_the_whole_suite_or_not_written(stored: Path, call: Any) -> None:
+    said = call("report", *SUITE, "--only", "bits=2", "--write")
+    assert (said.code, said.err) == (
+        2,
+        "qbench: --write makes the table of the whole suite: leave out --only and --seeds\n",
+    )
+    folder = RunFolder(Path("results/runs/tiny"))
+    gone = next(record for record in folder.read_all().values() if record.axes["method"] == "rtn")
+    folder.record_path(gone.cell_id).unlink()
+    said = call("report", *SUITE, "--write")
+    assert (said.code, said.err) == (
+        2,
+        "qbench: 1 cells have no record: `qbench run --suite tiny.yaml` before --write\n",
+    )
+    assert not Path("results/tables/tiny.md").exists()
+
+
+def test_a_file_of_the_user_is_not_overwritten_by_a_table(stored: Path, call: Any) -> None:
+    own = Path("results/tables/tiny.md")
+    own.parent.mkdir(parents=True)
+    own.write_text("my notes")
+    said = call("report", *SUITE, "--write")
+    assert (said.code, own.read_text()) == (2, "my notes")
+    own.unlink()
+    assert call("report", *SUITE, "--write").code == 0
+    assert call("report", *SUITE, "--write").code == 0
+
+
+def test_cells_that_were_not_asked_for_are_not_called_stale(stored: Path, call: Any) -> None:
+    assert call("report", *SUITE, "--only", "bits=2").err == ""
+
+
+def test_an_out_folder_that_is_a_file_is_one_line(stored: Path, call: Any) -> None:
+    said = call("run", *SUITE, "--out", "tiny.yaml")
+    assert said.code == 2
+    assert said.err.startswith("qbench: ") and said.err.count("\n") == 1
+
+
+def test_weights_that_are_gone_are_made_again(stored: Path, call: Any) -> None:
+    folder = RunFolder(Path("results/runs/tiny"))
+    gone = next(record for record in folder.read_all().values() if record.axes["method"] == "rtn")
+    folder.weights_path(gone.cell_id).unlink()
+    assert "1 cells to run, 3 stored, 1 skipped" in call("plan", *SUITE).out

@@ -1,0 +1,121 @@
+"""A small real model as a problem, and layers with correlated inputs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qbench.methods.problem import Block, Problem, TargetLayer
+from qbench.methods.sequential import Gram, Stage
+from qbench.quantizers.layout import choose_grid
+from qbench.registry import QUANTIZERS
+from qbench.seeds import derive_seed
+from qbench.tasks.llama import build_llama
+from qbench.tasks.zoo import Architecture
+
+MakeProblem = Callable[..., Problem]
+MakeStage = Callable[..., Stage]
+
+
+def _forward(model: nn.Module, batch: Tensor) -> object:
+    return model(input_ids=batch, use_cache=False)
+
+
+def _loss(model: nn.Module, batch: Tensor) -> Tensor:
+    logits = model(input_ids=batch, use_cache=False).logits[:, :-1]
+    return functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+
+
+def _train_batches(batch_size: int, seed: int) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randint(0, 300, (batch_size, 12), generator=generator)
+
+
+def _grid(weight: Tensor, bits: int, quantizer: str, options: dict[str, Any]) -> Any:
+    return choose_grid(weight, QUANTIZERS.get(quantizer).model_validate({"name": quantizer, **options}), bits)
+
+
+@pytest.fixture(scope="session")
+def _llama() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 16, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 2}
+        model = build_llama(Architecture.model_validate(sizes))
+        for name, parameter in model.named_parameters():
+            # transformers starts at a deviation of 0.02: blocks this small would hardly change what they are given.
+            if parameter.ndim == 2 and "embed" not in name:
+                nn.init.normal_(parameter, std=0.3)
+            elif parameter.ndim == 1:
+                nn.init.uniform_(parameter, 0.5, 1.5)
+            else:
+                nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+@pytest.fixture
+def make_problem(_llama: nn.Module) -> MakeProblem:
+    """Return a function that makes a problem of a two-block Llama of its own; batches differ in size."""
+
+    def make(bits: int = 3, quantizer: str = "absmax", seed: int = 0, **options: Any) -> Problem:
+        model = copy.deepcopy(_llama)
+        blocks = []
+        for index, block in enumerate(model.model.layers):
+            layers = [
+                TargetLayer(f"model.layers.{index}.{name}", module, _grid(module.weight, bits, quantizer, options))
+                for name, module in block.named_modules()
+                if isinstance(module, nn.Linear)
+            ]
+            blocks.append(Block(block, tuple(layers)))
+        generator = torch.Generator().manual_seed(seed)
+        calibration = [torch.randint(0, 300, (rows, 12), generator=generator) for rows in (4, 4, 3)]
+        return Problem(
+            model=model,
+            blocks=blocks,
+            calibration=calibration,
+            forward=_forward,
+            loss=_loss,
+            train_batches=_train_batches,
+            tokens_of=Tensor.numel,
+            seed_of=lambda purpose: derive_seed(purpose, seed),
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_stage() -> MakeStage:
+    """Return a function that makes layers which share an input with correlated features and a few strong ones."""
+
+    def make(
+        *rows: int,
+        columns: int = 48,
+        bits: int = 3,
+        quantizer: str = "absmax",
+        seed: int = 0,
+        inherited: float | None = None,
+        **options: Any,
+    ) -> Stage:
+        generator = torch.Generator().manual_seed(seed)
+        mixing = torch.randn(columns, columns, generator=generator) / columns**0.5
+        strength = torch.ones(columns).index_fill_(0, torch.randperm(columns, generator=generator)[:3], 6.0)
+        wanted = torch.randn(400, columns, generator=generator) @ mixing * strength
+        hessian = wanted.T @ wanted / len(wanted)
+        gram = Gram(hessian, hessian, hessian)
+        if inherited is not None:
+            seen = wanted + inherited * torch.randn(wanted.shape, generator=generator)
+            gram = Gram(seen.T @ seen / len(seen), wanted.T @ seen / len(seen), hessian)
+        layers = []
+        for index, count in enumerate(rows):
+            module = nn.Linear(columns, count, bias=False)
+            module.weight.data = torch.randn(count, columns, generator=generator)
+            layers.append(TargetLayer(f"layer{index}", module, _grid(module.weight, bits, quantizer, options)))
+        return Stage(tuple(layers), gram)
+
+    return make

@@ -1,0 +1,122 @@
+"""Options of the methods: what is read, what is refused, and what a table calls them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from qbench.registry import METHODS
+from qbench.spec import Spec
+
+# Every option of each method, away from its default.
+CHANGED: dict[str, dict[str, Any]] = {
+    "rtn": {},
+    "gptq": {"percdamp": 0.05, "block_size": 32, "act_order": False, "true_sequential": True},
+    "adaround": {
+        "iterations": 7,
+        "learning_rate": 0.125,
+        "regularization": 0.25,
+        "beta_start": 15.0,
+        "beta_end": 3.0,
+        "schedule": "linear",
+        "warm_start": 0.5,
+        "true_sequential": False,
+    },
+    "ste_qat": {
+        "steps": 7,
+        "batch_size": 3,
+        "learning_rate": 0.125,
+        "optimizer": "sgd",
+        "schedule": "constant",
+        "clip_norm": None,
+        "gradient": "masked",
+    },
+    "lsq": {
+        "steps": 7,
+        "batch_size": 3,
+        "learning_rate": 0.125,
+        "optimizer": "sgd",
+        "schedule": "constant",
+        "clip_norm": None,
+        "init": "lsq",
+        "gradient_scale": "step",
+        "step_size_learning_rate": 0.25,
+    },
+}
+OUT_OF_BOUNDS: list[tuple[str, dict[str, Any]]] = [
+    ("gptq", {"percdamp": 0}),
+    ("gptq", {"percdamp": 1.5}),
+    ("gptq", {"block_size": 0}),
+    ("gptq", {"act_order": "perhaps"}),
+    ("adaround", {"iterations": 0}),
+    ("adaround", {"learning_rate": 0}),
+    ("adaround", {"regularization": -1}),
+    ("adaround", {"beta_start": 1}),
+    ("adaround", {"beta_end": 1}),
+    ("adaround", {"schedule": "step"}),
+    ("adaround", {"warm_start": 1}),
+    ("ste_qat", {"steps": 0}),
+    ("ste_qat", {"batch_size": 0}),
+    ("ste_qat", {"learning_rate": -1}),
+    ("ste_qat", {"optimizer": "lion"}),
+    ("ste_qat", {"schedule": "linear"}),
+    ("ste_qat", {"clip_norm": 0}),
+    ("ste_qat", {"gradient": "stochastic"}),
+    ("lsq", {"init": "zero"}),
+    ("lsq", {"gradient_scale": "none"}),
+    ("lsq", {"step_size_learning_rate": 0}),
+]
+
+each_method = pytest.mark.parametrize("name", CHANGED)
+
+
+def make(name: str, **options: Any) -> Spec:
+    return METHODS.get(name).model_validate({"name": name, **options})
+
+
+@each_method
+def test_every_option_is_tried_and_survives_json(name: str) -> None:
+    method = make(name, **CHANGED[name])
+    assert set(CHANGED[name]) == set(type(method).model_fields) - {"name"}
+    default = make(name)
+    assert all(getattr(method, field) != getattr(default, field) for field in CHANGED[name])
+    for one in (method, default):
+        plain = json.loads(json.dumps(one.model_dump(mode="json")))
+        assert type(one).model_validate(plain) == one
+        assert type(one).model_validate_json(one.model_dump_json()) == one
+
+
+@each_method
+def test_labels(name: str) -> None:
+    assert make(name).label() == name
+    changed = make(name, **CHANGED[name]).label()
+    assert changed.startswith(name)
+    assert all(f"{field}=" in changed for field in CHANGED[name])
+
+
+def test_labels_in_full() -> None:
+    assert make("gptq", act_order=False, percdamp=0.05).label() == "gptq[percdamp=0.05,act_order=false]"
+    assert make("lsq", step_size_learning_rate=1e-4).label() == "lsq[step_size_learning_rate=0.0001]"
+
+
+@each_method
+def test_unknown_options_are_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="nsamples"):
+        make(name, nsamples=128)
+
+
+@pytest.mark.parametrize(("name", "options"), OUT_OF_BOUNDS, ids=str)
+def test_options_out_of_bounds_are_refused(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(options))):
+        make(name, **options)
+
+
+@each_method
+def test_sources_are_modules(name: str) -> None:
+    import importlib
+
+    for module in METHODS.get(name).sources:
+        assert importlib.import_module(module)

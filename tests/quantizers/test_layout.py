@@ -1,0 +1,153 @@
+"""How a weight matrix is cut into blocks, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from qbench.errors import CellError
+from qbench.quant.affine import fake_quantize
+from qbench.quant.grid import IntegerGrid
+from qbench.quant.qparams import QParams
+from qbench.quantizers.absmax import AbsMax
+from qbench.quantizers.base import Quantizer
+from qbench.quantizers.layout import choose_grid
+
+PER_GROUP = {"per_group": 64}
+
+
+def absmax(granularity: object, *, symmetric: bool = True) -> AbsMax:
+    return AbsMax.model_validate({"name": "absmax", "granularity": granularity, "symmetric": symmetric})
+
+
+def drawn(rows: int, columns: int) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(columns))
+
+
+class Fixed(Quantizer):
+    """A rule that returns what it is told, and remembers the blocks it was given."""
+
+    scale: float = 1.0
+    zero_point: float = 0.0
+    shape: tuple[int, ...] | None = None
+
+    def choose_qparams(self, blocks: Tensor, grid: IntegerGrid) -> QParams:
+        SEEN.append(blocks)
+        shape = self.shape or (len(blocks), 1)
+        return QParams(torch.full(shape, self.scale), torch.full(shape, self.zero_point))
+
+
+SEEN: list[Tensor] = []
+
+
+@pytest.mark.parametrize(
+    ("granularity", "shape"), [("per_tensor", (1, 1)), ("per_channel", (256, 1)), (PER_GROUP, (256, 6))]
+)
+def test_shapes_of_the_scales(granularity: object, shape: tuple[int, int]) -> None:
+    grid = choose_grid(drawn(256, 344), absmax(granularity), 4)
+    assert grid.scale.shape == grid.zero_point.shape == shape
+    assert grid.levels == IntegerGrid(4, symmetric=True)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_ragged_matrix_is_quantized_as_its_pieces_are(symmetric: bool) -> None:
+    weight = drawn(256, 344)
+    pieces = weight.split(64, dim=1)
+    assert pieces[-1].shape[1] == 24
+    apart = [
+        fake_quantize(piece, choose_grid(piece, absmax("per_channel", symmetric=symmetric), 3)) for piece in pieces
+    ]
+    grid = choose_grid(weight, absmax(PER_GROUP, symmetric=symmetric), 3)
+    assert torch.equal(fake_quantize(weight, grid), torch.cat(apart, dim=1))
+
+
+@pytest.mark.parametrize("size", [40, 41, 1000])
+def test_a_group_as_wide_as_the_row_is_the_row(size: int) -> None:
+    weight = drawn(6, 40)
+    by_group, by_row = (choose_grid(weight, absmax(kind), 4) for kind in ({"per_group": size}, "per_channel"))
+    assert torch.equal(fake_quantize(weight, by_group), fake_quantize(weight, by_row))
+
+
+def test_groups_of_one_have_a_scale_each() -> None:
+    weight = drawn(6, 5)
+    grid = choose_grid(weight, absmax({"per_group": 1}, symmetric=False), 2)
+    assert grid.scale.shape == (6, 5)
+    torch.testing.assert_close(fake_quantize(weight, grid), weight)
+
+
+@pytest.mark.parametrize(
+    ("granularity", "cuts"),
+    [
+        ("per_tensor", lambda w: [w.reshape(1, -1)]),
+        ("per_channel", lambda w: [w]),
+        (
+            {"per_group": 4},
+            lambda w: [torch.stack([part for row in w for part in (row[:4], row[4:8])]), w[:, 8:]],
+        ),
+    ],
+)
+def test_a_rule_sees_one_block_a_row(granularity: object, cuts: object) -> None:
+    SEEN.clear()
+    weight = drawn(3, 10)
+    choose_grid(weight, Fixed.model_validate({"name": "fixed", "granularity": granularity}), 4)
+    assert [block.tolist() for block in SEEN] == [block.tolist() for block in cuts(weight)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_grid_is_float32_and_has_no_gradient(dtype: torch.dtype) -> None:
+    grid = choose_grid(nn.Parameter(drawn(4, 8).to(dtype)), absmax("per_channel", symmetric=False), 4)
+    assert grid.scale.dtype == grid.zero_point.dtype == torch.float32
+    assert not grid.scale.requires_grad
+
+
+def test_what_a_rule_returns_in_another_type_becomes_float32() -> None:
+    class Wide(Quantizer):
+        def choose_qparams(self, blocks: Tensor, grid: IntegerGrid) -> QParams:
+            return QParams(
+                torch.ones(len(blocks), 1, dtype=torch.float64), torch.zeros(len(blocks), 1, dtype=torch.int32)
+            )
+
+    grid = choose_grid(drawn(4, 8), Wide(name="wide"), 4)
+    assert grid.scale.dtype == grid.zero_point.dtype == torch.float32
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float) -> None:
+    weight = drawn(4, 8)
+    weight[2, 3] = value
+    with pytest.raises(CellError) as caught:
+        choose_grid(weight, absmax("per_channel"), 4)
+    assert str(caught.value) == "weight of shape (4, 8) holds NaN or infinite values: it cannot be quantized"
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_rule_with_a_bad_scale_is_named(scale: float) -> None:
+    with pytest.raises(CellError) as caught:
+        choose_grid(drawn(4, 8), Fixed(name="percentile", scale=scale), 4)
+    assert str(caught.value) == "quantizer 'percentile' returned a scale that is not a positive finite number"
+
+
+@pytest.mark.parametrize(
+    ("zero_point", "symmetric", "allowed"),
+    [
+        (0.5, False, "an integer from 0 to 15"),
+        (16.0, False, "an integer from 0 to 15"),
+        (-1.0, False, "an integer from 0 to 15"),
+        (float("nan"), False, "an integer from 0 to 15"),
+        (1.0, True, "0, as on every symmetric grid"),
+    ],
+)
+def test_a_rule_with_a_bad_zero_point_is_named(zero_point: float, symmetric: bool, allowed: str) -> None:
+    with pytest.raises(CellError) as caught:
+        choose_grid(drawn(4, 8), Fixed(name="percentile", zero_point=zero_point, symmetric=symmetric), 4)
+    assert str(caught.value) == f"quantizer 'percentile' returned a zero point that is not {allowed}"
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 1), (4, 2)])
+def test_a_rule_with_a_wrong_shape_is_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(CellError) as caught:
+        choose_grid(drawn(4, 8), Fixed(name="percentile", shape=shape), 4)
+    assert str(caught.value) == (
+        f"quantizer 'percentile' returned shapes {shape} and {shape}, expected (4, 1) for both"
+    )

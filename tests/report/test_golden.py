@@ -1,0 +1,93 @@
+"""What a reader sees, to the letter: a change of these pages has to be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qbench.report.comparison import render_comparison, render_comparison_markdown
+from qbench.report.leaderboard import Leaderboard, leaderboard
+from qbench.report.markdown import render_markdown
+from qbench.report.text import render_text
+from qbench.store.baseline import make_baseline
+from qbench.store.comparison import Comparison, compare
+from qbench.store.record import Record
+
+MakeRecord = Callable[..., Record]
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="module")
+def board(make_record: MakeRecord) -> Leaderboard:
+    """Return three methods at two bitwidths, two seeds; each kind of flaw once."""
+    flaws: dict[str, dict[str, Any]] = {
+        "llama-1m/mse/2b/gptq/s1": {"fallback": "rtn: Cholesky failed at damping 1"},
+        "llama-1m/mse/4b/lsq/s0": {"status": "diverged", "reason": "train loss became NaN at step 17"},
+        "llama-1m/mse/4b/lsq/s1": {"status": "failed", "reason": "out of memory"},
+    }
+    excess = {
+        ("rtn", 4): 0.028,
+        ("gptq", 4): 0.02,
+        ("lsq", 4): 0.01,
+        ("rtn", 2): 0.6,
+        ("gptq", 2): 0.48,
+        ("lsq", 2): 0.21,
+    }
+    records = [make_record(f"llama-1m/fp/s{seed}") for seed in range(2)]
+    for (method, bits), value in excess.items():
+        for seed in range(2):
+            label = f"llama-1m/mse/{bits}b/{method}/s{seed}"
+            values = [value * factor * (1 - 0.2 * seed) for factor in (0.9, 1.1, 1.05, 0.95)]
+            records.append(make_record(label, values, **flaws.get(label, {})))
+    expected: list[dict[str, Any]] = [{**record.axes, "skip": None} for record in records]
+    for bits in (4, 2):
+        axes = {"model": "llama-1m", "quantizer": "mse", "bits": bits, "method": "ste_qat[steps=100]"}
+        expected += [{**axes, "seed": seed, "skip": "keeps the suite under 15 minutes"} for seed in range(2)]
+    return leaderboard([record for record in records if record.label != "llama-1m/mse/4b/gptq/s1"], expected)
+
+
+@pytest.mark.parametrize(("name", "render"), [("leaderboard.txt", render_text), ("leaderboard.md", render_markdown)])
+def test_the_leaderboard(board: Leaderboard, name: str, render: Callable[[Leaderboard], str]) -> None:
+    assert render(board) == (GOLDEN / name).read_text(encoding="utf-8")
+
+
+def test_the_page_says_how_it_was_made(board: Leaderboard) -> None:
+    assert "- Made by: `nox -s tables`\n" in render_markdown(board, command="nox -s tables")
+
+
+@pytest.fixture(scope="module")
+def comparison(make_record: MakeRecord) -> Comparison:
+    """Return a comparison of thirteen rows with every verdict."""
+    before = [make_record(f"m/fp/s{seed}") for seed in range(2)]
+    before += [make_record(f"m/mse/4b/{method}/s0", 0.03, weights_sha256="ab") for method in ("rtn", "gptq", "lsq")]
+    before += [make_record(f"m/mse/2b/{method}/s0", 0.6) for method in ("rtn", "gptq", "lsq", "adaround")]
+    before += [make_record(f"m/absmax/2b/{method}/s0", 4.0) for method in ("rtn", "gptq", "lsq")]
+    changed = [
+        make_record("m/mse/2b/rtn/s0", 0.7),
+        make_record("m/mse/2b/gptq/s0", 0.5, fallback="rtn: Cholesky failed"),
+        make_record("m/mse/2b/lsq/s0", 0.4),
+        make_record("m/absmax/2b/rtn/s0", status="failed", reason="out of memory"),
+        make_record("m/absmax/2b/ste_qat/s0", 1.0),
+    ]
+    replaced = {record.label for record in changed} | {"m/absmax/2b/gptq/s0"}
+    now = [record for record in before if record.label not in replaced] + changed
+    torch = {"environment": {**before[0].environment, "torch": "2.9.0"}}
+    return compare([record.model_copy(update=torch) for record in now], make_baseline(before))
+
+
+def test_the_comparison(comparison: Comparison) -> None:
+    assert render_comparison(comparison) == (GOLDEN / "comparison.txt").read_text(encoding="utf-8")
+    assert render_comparison_markdown(comparison) == (GOLDEN / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_every_row_is_shown_when_asked_for(comparison: Comparison) -> None:
+    for render in (render_comparison, render_comparison_markdown):
+        short, whole = render(comparison), render(comparison, everything=True)
+        assert all(row.label in whole for row in comparison.rows)
+        assert "more" not in whole
+        assert sum(row.label in short for row in comparison.rows) == 10
+        assert "... and 3 more: 3 same" in short

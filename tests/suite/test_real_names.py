@@ -1,0 +1,82 @@
+"""Suites of the built-in names, from file to cells."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qbench import registry
+from qbench.suite.enumerate import enumerate_cells, filter_cells
+from qbench.suite.load import list_suites, load_suite
+from qbench.suite.schema import Suite
+
+from .test_load import REAL
+
+BUILTIN = {name: getattr(registry, name) for name in ("MODELS", "QUANTIZERS", "METHODS")}
+
+
+@pytest.fixture(autouse=True)
+def builtin_names(names: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for attribute, known in BUILTIN.items():
+        monkeypatch.setattr(registry, attribute, known)
+
+
+def test_from_file_to_cells(load: Callable[..., Suite], tmp_path: Path) -> None:
+    suite = load(REAL, "real.yaml")
+    assert suite.matrix[0].models[1].path == tmp_path / "model"
+    assert suite.matrix[0].models[1].text.folder == tmp_path / "text"
+    cells = enumerate_cells(suite)
+    assert len(cells) == 2 * (1 + 2 * 3 * 5)
+    assert [cell.label() for cell in cells[:3]] == [
+        "llama-1m/fp/s0",
+        "llama-1m/absmax[per_channel]/4b/rtn/s0",
+        "llama-1m/absmax[per_channel]/4b/gptq[act_order=false]/s0",
+    ]
+    assert {cell.label() for cell in cells if cell.skip} == {
+        f"mine/{quantizer}/{bits}b/{method}/s0"
+        for quantizer in ("absmax[per_channel]", "mse[g64]")
+        for bits in (4, 3, 2)
+        for method in ("ste_qat[steps=20]", "lsq")
+    }
+    assert len(filter_cells(cells, "model=llama-1m,method=gptq,quantizer=mse[g64]")) == 1 + 3
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "message"),
+    [
+        (
+            "act_order: false",
+            "actorder: false",
+            "real.yaml:10: `matrix.methods[1].actorder`: unknown option 'actorder' of gptq: did you mean 'act_order'? "
+            "(allowed: act_order, block_size, percdamp, true_sequential)",
+        ),
+        (
+            "{per_group: 64}",
+            "{per_group: 0}",
+            "real.yaml:8: `matrix.quantizers[1].granularity`: {'per_group': 0} is not a granularity "
+            "(allowed: per_tensor, per_channel, {per_group: N} with N at least 1)",
+        ),
+        ("steps: 20", "steps: no", "real.yaml:3: `presets.short.steps`: given false (allowed: 1 or more)"),
+        ("path: model, ", "", "real.yaml:5: `matrix.models[1]`: give either path or repo"),
+    ],
+)
+def test_wrong_options(refusal: Callable[..., str], line: str, instead: str, message: str) -> None:
+    assert REAL.count(line) == 1
+    assert refusal(REAL.replace(line, instead), "real.yaml") == message
+
+
+def test_every_builtin_name_leads_to_a_class() -> None:
+    for known in BUILTIN.values():
+        for name in known.names():
+            assert known.get(name).__name__ in vars(importlib.import_module(known.get(name).__module__))
+
+
+@pytest.mark.parametrize("name", list_suites())
+def test_every_shipped_suite_is_right(name: str) -> None:
+    suite = load_suite(name)
+    cells = enumerate_cells(suite)
+    assert suite.about, "say in one line what the suite is about"
+    assert any(not cell.skip for cell in cells)

@@ -1,0 +1,145 @@
+"""Models from a folder, end to end; what is refused before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from qbench.errors import AssetError
+from qbench.methods.rtn import RoundToNearest
+from qbench.quantizers.absmax import AbsMax
+from qbench.runner.execute import Session, execute
+from qbench.runner.identity import identify
+from qbench.suite.cell import Cell
+from qbench.tasks.causal_lm import CausalLM, ZooLM
+
+if TYPE_CHECKING:
+    from qbench.tasks.language import LanguageTask
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SMALL: dict[str, Any] = {"evaluation_windows": 8, "calibration_windows": 8, "passages": 2, "choices": 4}
+
+
+@pytest.fixture(scope="module")
+def folder(small_task: LanguageTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the embedded model as a folder that transformers has written."""
+    place = tmp_path_factory.mktemp("model")
+    small_task.model.save_pretrained(place)
+    small_task.tokenizer.save_pretrained(place)
+    return place
+
+
+def spec_of(folder: Path, **options: Any) -> CausalLM:
+    return CausalLM.model_validate({"name": "causal_lm", "title": "mine", "path": folder, **SMALL, **options})
+
+
+def test_a_saved_model_gives_the_numbers_it_had_before(folder: Path, small_spec: ZooLM, tmp_path: Path) -> None:
+    session = Session("cpu")
+    loss = "loss/blocks128"
+    records = {}
+    for model in (spec_of(folder), small_spec):
+        for method, quantizer, bits in ((None, None, None), (RoundToNearest(name="rtn"), AbsMax(name="absmax"), 4)):
+            planned = identify(Cell(model, quantizer, bits, method, 0, ("loss", "bits_per_byte")))
+            record = execute(planned, "test", session, tmp_path / f"{planned.cell_id}.safetensors")
+            assert record.clean, record.reason
+            records[model.name, bits] = record
+    for bits in (None, 4):
+        ours, theirs = records["causal_lm", bits], records["llama-1m", bits]
+        assert ours.metrics[loss] == pytest.approx(theirs.metrics[loss], abs=1e-6)
+        assert ours.metrics["bits_per_byte/rolling128"] == pytest.approx(theirs.metrics["bits_per_byte/rolling128"])
+        assert ours.axes["model"] == "mine"
+    assert records["causal_lm", 4].facts["quantized_layers"] == 28
+    assert records["causal_lm", 4].metrics[loss] > records["causal_lm", None].metrics[loss]
+
+
+def test_a_text_folder_of_ones_own(folder: Path, tmp_path: Path) -> None:
+    for index in range(40):
+        (tmp_path / f"{index}.txt").write_text(f"The story of number {index} begins here and goes on. " * 30)
+    cell = Cell(spec_of(folder, text={"folder": str(tmp_path)}), None, None, None, 0, ("loss",))
+    record = execute(identify(cell), "test", Session("cpu"), tmp_path / "weights")
+    assert record.clean, record.reason
+    assert 0 < record.metrics["loss/blocks128"] < math.log(1024)
+    assert all(row.document.startswith(f"{tmp_path.name}/") for row in record.documents)
+
+
+def test_a_folder_is_known_by_its_files_and_not_by_where_it_lies(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    moved = tmp_path / "elsewhere" / folder.name
+    shutil.copytree(folder, moved)
+    cells = [Cell(spec_of(place), None, None, None, 0, ("loss",)) for place in (folder, moved)]
+    first, second = (identify(cell).cell_id for cell in cells)
+    assert first == second
+    before = spec_of(moved).fingerprint(0)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        content = (moved / name).read_bytes()
+        (moved / name).write_bytes(content + b" ")
+        assert spec_of(moved).fingerprint(0) != before, name
+        (moved / name).write_bytes(content)
+    assert spec_of(moved).fingerprint(0) == before
+    (moved / "merges.txt").write_text("a b")
+    assert spec_of(moved).fingerprint(0) != before
+
+
+def test_a_folder_with_pickled_weights_only_is_refused(small_task: LanguageTask, tmp_path: Path) -> None:
+    small_task.model.config.save_pretrained(tmp_path)
+    small_task.tokenizer.save_pretrained(tmp_path)
+    torch.save(small_task.model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(AssetError) as caught:
+        spec_of(tmp_path).fingerprint(0)
+    assert str(caught.value) == f"model folder {tmp_path} holds no .safetensors file"
+    with pytest.raises(AssetError, match=rf"^mine: no model can be loaded from {tmp_path}: ") as caught:
+        spec_of(tmp_path).load(0, "cpu")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(AssetError) as caught:
+        spec_of(tmp_path / "nowhere").fingerprint(0)
+    assert str(caught.value) == f"model folder {tmp_path / 'nowhere'} does not exist"
+
+
+def test_a_repository_that_cannot_be_reached_is_one_line() -> None:
+    spec = CausalLM(name="causal_lm", title="mine", repo="nobody/no-such-model", revision=COMMIT)
+    assert spec.needs_hub()
+    assert spec.fingerprint(0)["weights"] == f"nobody/no-such-model@{COMMIT}"
+    with pytest.raises(AssetError, match=r"^mine: no model can be loaded from nobody/no-such-model: ") as caught:
+        spec.load(0, "cpu")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give either path or repo"),
+        ({"path": "m", "repo": "a/b", "revision": COMMIT}, "give either path or repo"),
+        ({"repo": "a/b"}, "repo needs revision, the full commit hash"),
+        ({"path": "m", "revision": COMMIT}, "repo needs revision"),
+        ({"repo": "a/b", "revision": "main"}, "'main' is not a full commit hash"),
+        ({"repo": "a/b", "revision": COMMIT[:12]}, "is not a full commit hash"),
+        ({"path": "m", "text": "wikitext"}, "'wikitext' is not a text source"),
+        ({"path": "m", "window": 4}, "greater than or equal to 8"),
+        ({"path": "m", "evaluation_windows": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        CausalLM.model_validate({"name": "causal_lm", "title": "mine", **options})
+
+
+def test_what_comes_from_a_hub() -> None:
+    assert not CausalLM(name="causal_lm", title="mine", path=Path("m")).needs_hub()
+    text = {"repo": "a/b", "revision": COMMIT}
+    assert CausalLM.model_validate({"name": "causal_lm", "title": "mine", "path": "m", "text": text}).needs_hub()
+    assert not ZooLM(name="llama-1m").needs_hub()
+
+
+def test_the_fingerprint_of_an_embedded_model_names_all_it_reads() -> None:
+    found = ZooLM(name="llama-1m").fingerprint(0)
+    assert set(found) == {"weights", "tokenizer", "text/train", "text/calibration", "text/evaluation"}
+    assert found != ZooLM(name="llama-1m").fingerprint(1)

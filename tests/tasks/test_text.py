@@ -1,0 +1,156 @@
+"""Where text comes from: a folder, a repository, the embedded corpus."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from qbench.errors import AssetError
+from qbench.tasks import assets, corpus
+from qbench.tasks.text import TextField, TextFolder, TextRepository, ThreeTexts
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PARSE = TypeAdapter(TextField)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder of 20 texts and two files of 10 lines each."""
+    place = tmp_path / "texts"
+    place.mkdir()
+    for index in range(20):
+        (place / f"t{index:02d}.txt").write_text(f"Text {index:02d}. " * 50, encoding="utf-8")
+    for name in "ab":
+        lines = [json.dumps({"text": f"Line {index} of {name}. " * 50, "id": index}) for index in range(10)]
+        (place / f"{name}.jsonl").write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    (place / "notes.md").write_text("not read")
+    return place
+
+
+def test_a_folder_is_split_by_document(folder: Path) -> None:
+    source = TextFolder(folder=folder)
+    splits = {split: source.documents(split) for split in corpus.SPLITS}
+    names = [document.name for documents in splits.values() for document in documents]
+    assert sorted(names) == sorted(
+        [f"t{index:02d}.txt" for index in range(20)]
+        + [f"{name}.jsonl:{line}" for name in "ab" for line in range(1, 11)]
+    )
+    assert all(splits.values())
+    assert {document.domain for documents in splits.values() for document in documents} == {"texts"}
+
+
+def test_a_folder_is_known_by_its_documents_and_not_by_where_it_lies(folder: Path, tmp_path: Path) -> None:
+    before = TextFolder(folder=folder).fingerprint()
+    assert set(before) == {f"text/{split}" for split in corpus.SPLITS}
+    moved = tmp_path / "elsewhere" / "texts"
+    moved.parent.mkdir()
+    folder.rename(moved)
+    assert TextFolder(folder=moved).fingerprint() == before
+    (moved / "t07.txt").write_text("Another text. " * 50)
+    assert TextFolder(folder=moved).fingerprint() != before
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(AssetError) as caught:
+        TextFolder(folder=tmp_path / "nowhere").documents("train")
+    assert str(caught.value) == f"text folder {tmp_path / 'nowhere'} does not exist"
+
+
+def test_too_few_documents(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("One text only.")
+    with pytest.raises(AssetError) as caught:
+        TextFolder(folder=tmp_path).documents("train")
+    assert str(caught.value) == f"text {tmp_path} has too few documents: nothing is left for calibration, evaluation"
+
+
+@pytest.mark.parametrize("line", ["{'text': 1}", '["text"]', '{"body": "x"}', '"text"', "5"])
+def test_a_line_that_is_no_document(folder: Path, line: str) -> None:
+    with (folder / "a.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    with pytest.raises(AssetError) as caught:
+        TextFolder(folder=folder).documents("train")
+    assert str(caught.value) == f"{folder / 'a.jsonl'}:12: not a JSON object with a 'text' field"
+
+
+@pytest.mark.parametrize("name", ["t03.txt", "a.jsonl"])
+def test_a_file_that_is_not_utf8(folder: Path, name: str) -> None:
+    (folder / name).write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(AssetError, match=rf"^{folder / name} is not UTF-8"):
+        TextFolder(folder=folder).documents("train")
+
+
+def test_a_repository_that_cannot_be_reached_is_one_line() -> None:
+    source = TextRepository(repo="nobody/no-such-text", revision=COMMIT)
+    with pytest.raises(AssetError) as caught:
+        source.documents("train")
+    message = str(caught.value)
+    assert message.startswith("text nobody/no-such-text@0123456789ab cannot be loaded: ")
+    assert len(message.splitlines()) == 1
+    assert source.fingerprint() == {"text": f"nobody/no-such-text@{COMMIT}//train/text"}
+
+
+def test_a_repository_is_read_with_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = [{"body": f"Row {index}. " * 30} for index in range(40)] + [{"body": "  "}]
+    asked: dict[str, Any] = {}
+
+    def load(repo: str, config: str | None, **options: Any) -> datasets.Dataset:
+        asked.update(repo=repo, config=config, **options)
+        return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    source = TextRepository(repo="some/text", revision=COMMIT, config="en", split="test", column="body")
+    found = [document for split in corpus.SPLITS for document in source.documents(split)]
+    assert asked == {"repo": "some/text", "config": "en", "revision": COMMIT, "split": "test"}
+    assert sorted(document.text for document in found) == sorted(row["body"] for row in rows[:40])
+    missing = TextRepository(repo="some/text", revision=COMMIT, column="text")
+    with pytest.raises(AssetError, match=r"^text some/text@0123456789ab cannot be loaded: "):
+        missing.documents("train")
+
+
+@pytest.mark.parametrize("revision", ["main", "0123456", COMMIT.upper(), ""])
+def test_a_repository_needs_a_full_commit(revision: str) -> None:
+    with pytest.raises(ValidationError, match="is not a full commit hash"):
+        TextRepository(repo="some/text", revision=revision)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["three_texts", {"folder": "texts"}, {"repo": "some/text", "revision": COMMIT, "config": "en"}],
+)
+def test_a_text_source_survives_being_written_and_read(given: Any) -> None:
+    source = PARSE.validate_python(given)
+    assert PARSE.validate_python(PARSE.dump_python(source, mode="json")) == source
+    assert PARSE.validate_python(source) is source
+
+
+def test_what_is_no_text_source() -> None:
+    with pytest.raises(
+        ValidationError, match=r"allowed: three_texts, \{folder: PATH\}, \{repo: NAME, revision: COMMIT\}"
+    ):
+        PARSE.validate_python("wikitext")
+
+
+def test_the_embedded_text() -> None:
+    assert ThreeTexts().fingerprint() == {f"text/{split}": digest for split, digest in corpus.PINNED.items()}
+    assert ThreeTexts().documents("evaluation") == corpus.load("evaluation")
+
+
+def test_preparing_the_embedded_text_does_nothing_where_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "fetch", lambda name: pytest.fail(f"{name} was fetched"))
+    monkeypatch.setattr(corpus, "build", lambda: pytest.fail("the corpus was built"))
+    ThreeTexts().prepare()
+
+
+def test_preparing_the_embedded_text_fetches_and_builds_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QBENCH_CACHE", str(tmp_path))
+    done: list[str] = []
+    monkeypatch.setattr(assets, "fetch", done.append)
+    monkeypatch.setattr(corpus, "build", lambda: done.append("built"))
+    ThreeTexts().prepare()
+    assert done == [*corpus.SOURCES, "built"]

@@ -1,0 +1,40 @@
+"""The README tells what the project does: its numbers are those of the generated table, its example is sound."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from qbench.suite.enumerate import enumerate_cells
+from qbench.suite.load import load_suite
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("head", ["| loss", "| regime"])
+def test_tables_are_the_generated_ones(head: str) -> None:
+    excerpt = README[README.index(head) :].split("\n\n")[0]
+    assert excerpt.count("\n") > 3
+    assert excerpt in (ROOT / "results" / "tables" / "llm_lowbit.md").read_text(encoding="utf-8")
+
+
+def test_the_example_suite_is_sound(tmp_path: Path) -> None:
+    text = README.split("```yaml\n")[1].split("```")[0]
+    suite = tmp_path / "mine.yaml"
+    suite.write_text(text, encoding="utf-8")
+    cells = enumerate_cells(load_suite(str(suite)))
+    assert any(cell.skip for cell in cells)
+    assert sum(cell.skip is None and not cell.is_fp for cell in cells) == 2 * 3 * (2 * 4 - 1)
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert "@@" not in README
+
+
+def test_every_file_it_points_to_is_there() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
