@@ -129,7 +129,8 @@ def pretrain(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(progress.step, recipe)
         model.train()
-        loss = next_token_loss(step_model, batch.to(device))
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            loss = next_token_loss(step_model, batch.to(device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()

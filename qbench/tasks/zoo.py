@@ -44,6 +44,8 @@ class Recipe(BaseModel):
         Share of the steps, at the end, in which the rate falls linearly to zero.
     weight_decay, clip_norm, beta1, beta2 : float
         AdamW and gradient clipping; matrices only are decayed.
+    precision : str
+        Type of the matrix products, forward and backward; weights and optimizer state are float32 in either.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +60,7 @@ class Recipe(BaseModel):
     clip_norm: float = 1.0
     beta1: float = 0.9
     beta2: float = 0.95
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def decay_start(self) -> int:

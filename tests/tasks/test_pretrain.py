@@ -77,6 +77,24 @@ def test_a_killed_training_ends_like_an_unbroken_one(
     assert resumed["curve"] == whole["curve"]
 
 
+def test_bfloat16_products_train_float32_weights(
+    tiny: zoo.ZooModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = pretrain.pretrain("tiny", 0, tmp_path / "float32")
+    narrow = tiny.model_copy(update={"recipe": tiny.recipe.model_copy(update={"precision": "bfloat16"})})
+    monkeypatch.setattr(zoo, "models", lambda: {"tiny": narrow})
+    types: set[torch.dtype] = set()
+    real = pretrain.checkpoint_state
+    monkeypatch.setattr(
+        pretrain, "checkpoint_state", lambda model: types.update(p.dtype for p in model.parameters()) or real(model)
+    )
+    result = pretrain.pretrain("tiny", 0, tmp_path / "bfloat16")
+    assert types == {torch.float32}
+    first, second = (run["curve"][-1]["held_out_loss"] for run in (whole, result))
+    assert first != second
+    assert first == pytest.approx(second, abs=0.02)
+
+
 def test_a_seed_makes_its_own_model(tiny: zoo.ZooModel, tmp_path: Path) -> None:
     for seed in (0, 1):
         pretrain.pretrain("tiny", seed, tmp_path / str(seed))
@@ -125,7 +143,7 @@ def test_every_shipped_training_kept_what_it_measured(name: str) -> None:
         result = json.loads(path.read_text())
         assert (result["name"], result["seed"], result["tokens"]) == (name, seed, model.recipe.tokens)
         assert result["corpus"] == dict(corpus.PINNED)
-        assert result["recipe"] == model.recipe.model_dump()
+        assert zoo.Recipe(**result["recipe"]) == model.recipe
         assert result["curve"][-1]["step"] == model.recipe.steps
         close = pretrain.closeness(name, seed, result)
         assert close is not None and close["difference"] == 0

@@ -141,10 +141,21 @@ def test_the_embedded_text() -> None:
     assert ThreeTexts().documents("evaluation") == corpus.load("evaluation")
 
 
-def test_preparing_the_embedded_text_does_nothing_where_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preparing_the_embedded_text_where_it_is_there_only_verifies_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assets, "fetch", lambda name: pytest.fail(f"{name} was fetched"))
-    monkeypatch.setattr(corpus, "build", lambda: pytest.fail("the corpus was built"))
+    monkeypatch.setattr(corpus, "read_documents", lambda: pytest.fail("the texts were cleaned again"))
     ThreeTexts().prepare()
+
+
+def test_preparing_the_embedded_text_finds_a_file_that_was_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("QBENCH_CACHE", str(tmp_path))
+    for split in corpus.SPLITS:
+        corpus.split_path(split).parent.mkdir(exist_ok=True)
+        corpus.split_path(split).write_text("{}\n")
+    with pytest.raises(AssetError, match=r"pinned is 4f6b.*: remove it and run `qbench fetch`$"):
+        ThreeTexts().prepare()
 
 
 def test_preparing_the_embedded_text_fetches_and_builds_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
