@@ -5,8 +5,8 @@ Layers of a block that receive the same tensor (q, k and v; gate and up) share o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +156,7 @@ def _grams(
     sums: list[list[Tensor]] = [[] for _ in members]
     tokens = 0
     for batch, (x, kwargs) in enumerate(zip(hidden, arguments, strict=True)):
-        seen, _ = _observed(block, members, x, kwargs)
+        seen = _inputs(block, members, x, kwargs)
         if targets is None:
             products = [[a.T @ a] for a in seen]
         else:
@@ -175,14 +175,42 @@ def _observed(
 ) -> tuple[list[Tensor], Tensor]:
     """Run a block; return the input of each group of layers, of shape (tokens, in_features), and the block's output."""
     seen: dict[nn.Module, Tensor] = {}
+    with _watched(groups, lambda called, x: seen.update({called: x})):
+        output = _run(block.module, hidden, kwargs)
+    return [seen[group[0].module] for group in groups], output
+
+
+def _inputs(block: Block, groups: list[list[TargetLayer]], hidden: Tensor, kwargs: dict[str, Any]) -> list[Tensor]:
+    """Run a block no further than is needed; return the input of each group of layers, of shape (tokens, in_features).
+
+    The layers behind the last group are most of the block's work where the group is an early one.
+    """
+    seen: dict[nn.Module, Tensor] = {}
+
+    def note(called: nn.Module, x: Tensor) -> None:
+        seen[called] = x
+        if len(seen) == len(groups):
+            raise _AllSeenError
+
+    with _watched(groups, note), suppress(_AllSeenError):
+        _run(block.module, hidden, kwargs)
+    return [seen[group[0].module] for group in groups]
+
+
+class _AllSeenError(Exception):
+    """Ends the run of a block in which everything that is wanted has been seen."""
+
+
+@contextmanager
+def _watched(groups: list[list[TargetLayer]], note: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+    """Call `note` with the first layer of each group and its input, of shape (tokens, in_features)."""
     with ExitStack() as stack:
         for group in groups:
             handle = group[0].module.register_forward_pre_hook(
-                lambda called, args: seen.update({called: args[0].flatten(0, -2)})
+                lambda called, args: note(called, args[0].flatten(0, -2))
             )
             stack.callback(handle.remove)
-        output = _run(block.module, hidden, kwargs)
-    return [seen[group[0].module] for group in groups], output
+        yield
 
 
 def _run(module: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import random
 import re
 from collections.abc import Sequence
@@ -72,7 +71,9 @@ class Harness:
         if not tasks:
             return {}
         with _fenced():
-            from lm_eval import simple_evaluate
+            # Not simple_evaluate: it asks git, pip and the compiler about this machine at every call, which takes
+            # longer than many a measurement, and it reseeds the process.
+            from lm_eval import evaluate
             from lm_eval.models.huggingface import HFLM
             from lm_eval.tasks import TaskManager
 
@@ -84,18 +85,8 @@ class Harness:
                 logits_cache=False,  # gives wrong likelihoods when two requests share tokens but split differently
                 softmax_dtype="float32",
             )
-            results = simple_evaluate(
-                model=wrapped,
-                tasks=tasks,
-                task_manager=TaskManager(include_defaults=False),
-                bootstrap_iters=0,
-                use_cache=None,  # its key does not name the model
-                random_seed=None,
-                numpy_random_seed=None,
-                torch_random_seed=None,
-                fewshot_random_seed=None,
-                log_samples=False,
-            )["results"]
+            loaded = TaskManager(include_defaults=False).load(tasks)
+            results = evaluate(lm=wrapped, task_dict=loaded, bootstrap_iters=0, log_samples=False)["results"]
         found: dict[str, float] = {}
         if "bits_per_byte" in metrics:
             found[f"bits_per_byte/rolling{self._max_length}"] = float(results["bits_per_byte"]["bits_per_byte,none"])
@@ -110,6 +101,7 @@ class Harness:
                 "task": name,
                 "custom_dataset": lambda **_: {"test": self._passages},
                 "output_type": "loglikelihood_rolling",
+                "num_fewshot": 0,
                 "test_split": "test",
                 "doc_to_text": "",
                 "doc_to_target": "{{text}}",
@@ -120,6 +112,7 @@ class Harness:
             "task": name,
             "custom_dataset": lambda **_: {"test": self._questions},
             "output_type": "multiple_choice",
+            "num_fewshot": 0,
             "test_split": "test",
             "doc_to_text": "{{context}}",
             "doc_to_target": "{{label}}",
@@ -199,18 +192,6 @@ def _sentences(text: str) -> list[str]:
 
 
 @contextmanager
-def _silent_descriptor(descriptor: int) -> Iterator[None]:
-    kept = os.dup(descriptor)
-    try:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a file
-            os.dup2(nowhere.fileno(), descriptor)
-        yield
-    finally:
-        os.dup2(kept, descriptor)
-        os.close(kept)
-
-
-@contextmanager
 def _fenced() -> Iterator[None]:
     """Keep what lm-eval does to the process from outlasting the call: random states, log level, progress bars."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -218,8 +199,8 @@ def _fenced() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        # Its bars cannot be switched off and would run through ours; git, which it calls, writes past Python.
-        with redirect_stderr(io.StringIO()), _silent_descriptor(2):
+        # Its bars cannot be switched off and would run through ours.
+        with redirect_stderr(io.StringIO()):
             yield
     finally:
         logger.setLevel(level)
