@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class LocalExecutor:
 
     def run(
         self,
-        cells: Sequence[PlannedCell],
+        cells: Iterable[PlannedCell | None],
         suite: str,
         weights_path: Callable[[str], Path],
     ) -> Iterator[Record]:
@@ -56,53 +57,53 @@ class LocalExecutor:
 
         Parameters
         ----------
-        cells : sequence of PlannedCell
-            Started in this order.
+        cells : iterable of PlannedCell or None
+            Started in this order; asked for the next one when a process is free. None says that the next one waits
+            for a record that is not there yet.
         suite : str
             For the records.
         weights_path : callable
             Where the packed weights of a cell id go.
         """
-        waiting = list(cells)
-        while waiting:
-            done: set[str] = set()
+        queue = iter(cells)
+        while True:
             flight: list[PlannedCell] = []
             try:
-                for record in self._pooled(waiting, self.jobs, suite, weights_path, flight):
-                    done.add(record.cell_id)
-                    yield record
+                yield from self._pooled(queue, self.jobs, suite, weights_path, flight)
                 return
             except BrokenProcessPool:
-                suspects = [planned for planned in flight if planned.cell_id not in done]
-                waiting = [p for p in waiting if p.cell_id not in done and p not in suspects]
+                suspects = list(flight)
             for planned in suspects:
                 try:
-                    yield from self._pooled([planned], 1, suite, weights_path, [])
+                    yield from self._pooled(iter([planned]), 1, suite, weights_path, [])
                 except BrokenProcessPool:
                     yield _died(planned, suite)
 
     def _pooled(
         self,
-        cells: Sequence[PlannedCell],
+        queue: Iterator[PlannedCell | None],
         jobs: int,
         suite: str,
         weights_path: Callable[[str], Path],
         flight: list[PlannedCell],
     ) -> Iterator[Record]:
         """Run cells in a fresh pool; `flight` always holds those that a process may be working on."""
-        queue = iter(cells)
+        first = next(queue, None)
+        if first is None:
+            return  # no cell, no process
         pending: dict[Future[Record], PlannedCell] = {}
         with _environment(self.offline):
             pool = ProcessPoolExecutor(
                 jobs, get_context("spawn"), initializer=worker.start, initargs=(self.device, self.threads)
             )
             try:
+                waiting: Iterator[PlannedCell | None] = chain([first], queue)
                 while True:
                     # No more cells are handed out than there are processes, so that few are lost with a process.
-                    while len(pending) < jobs and (planned := next(queue, None)) is not None:
+                    while len(pending) < jobs and (planned := next(waiting, None)) is not None:
+                        flight.append(planned)  # before submitting, which fails where a process has died meanwhile
                         future = pool.submit(worker.work, planned, suite, weights_path(planned.cell_id))
                         pending[future] = planned
-                        flight[:] = pending.values()
                     if not pending:
                         return
                     ended, _ = wait(pending, return_when=FIRST_COMPLETED)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from qbench.runner.identity import PlannedCell, identify
 from qbench.runner.local import LocalExecutor
+from qbench.spec import Spec
 from qbench.store.folder import RunFolder
 from qbench.store.record import Record
 from qbench.suite.cell import Cell
@@ -95,8 +97,8 @@ def run(
 
     Notes
     -----
-    Full-precision cells gate their rows: where one fails, the cells of its model and seed are not executed, and their
-    records say so.
+    Full-precision cells gate their rows: a cell waits for that of its model and seed, and where it fails the cell is
+    not executed, and its record says so.
     """
     records = dict(todo.stored)
 
@@ -105,17 +107,31 @@ def run(
         records[record.cell_id] = record
         done(record)
 
-    gates = [one for one in todo.todo if one.cell.is_fp]
-    for record in executor.run(gates, suite, folder.weights_path):
-        keep(record)
-    failed = {(one.cell.model, one.cell.seed): records[one.cell_id] for one in gates if not records[one.cell_id].clean}
-    rest = [one for one in todo.todo if not one.cell.is_fp]
-    for one in rest:
-        gate = failed.get((one.cell.model, one.cell.seed))
-        if gate is not None:
-            keep(_gated(one, suite, gate))
-    open_cells = [one for one in rest if (one.cell.model, one.cell.seed) not in failed]
-    for record in executor.run(open_cells, suite, folder.weights_path):
+    gates = {(one.cell.model, one.cell.seed): one.cell_id for one in todo.todo if one.cell.is_fp}
+    full = deque(one for one in todo.todo if one.cell.is_fp)
+    rows: dict[tuple[Spec, int], deque[PlannedCell]] = {}
+    for one in todo.todo:
+        if not one.cell.is_fp:
+            rows.setdefault((one.cell.model, one.cell.seed), deque()).append(one)
+
+    def ready() -> Iterator[PlannedCell | None]:
+        while full or rows:
+            if full:
+                yield full.popleft()
+                continue
+            row = next((row for row in rows if row not in gates or gates[row] in records), None)
+            if row is None:
+                yield None
+                continue
+            one = rows[row].popleft()
+            if not rows[row]:
+                del rows[row]
+            if row in gates and not (gate := records[gates[row]]).clean:
+                keep(_gated(one, suite, gate))
+            else:
+                yield one
+
+    for record in executor.run(ready(), suite, folder.weights_path):
         keep(record)
     return records
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,11 @@ class InThisProcess:
     def __init__(self) -> None:
         self.session, self.executed = Session("cpu"), list[str]()
 
-    def run(self, cells: Sequence[PlannedCell], suite: str, weights_path: Callable[[str], Path]) -> Iterator[Record]:
+    def run(
+        self, cells: Iterable[PlannedCell | None], suite: str, weights_path: Callable[[str], Path]
+    ) -> Iterator[Record]:
         for one in cells:
+            assert one is not None, "with one cell at a time, the record that a cell waits for is always there"
             self.executed.append(one.cell.label())
             yield execute(one, suite, self.session, weights_path(one.cell_id))
 
@@ -124,6 +128,43 @@ def test_a_failed_full_precision_cell_keeps_its_own_row_from_running(
     assert {record.label: record for record in folder.read_all().values()} == found
     # Neither the gate nor those behind it count as done.
     assert len(plan(cells, folder).todo) == 3
+
+
+def test_a_cell_waits_for_its_own_full_precision_cell_only(toy: MakeCell, folder: RunFolder) -> None:
+    cells = [toy(seed=0), toy(seed=1), toy("rtn", seed=0), toy("rtn", seed=1)]
+    asked: list[str | None] = []
+
+    class SlowAtSeedZero(InThisProcess):
+        def run(self, cells: Any, suite: str, weights_path: Any) -> Iterator[Record]:
+            def take() -> PlannedCell | None:
+                one = next(cells, None)
+                asked.append(None if one is None else one.cell.label())
+                return one  # type: ignore[no-any-return]
+
+            slow, quick = take(), take()
+            assert slow is not None and quick is not None
+            assert take() is None  # neither row is open
+            yield execute(quick, suite, self.session, weights_path(quick.cell_id))
+            behind_quick = take()
+            assert behind_quick is not None
+            assert take() is None  # the row of seed 0 is still closed
+            yield execute(slow, suite, self.session, weights_path(slow.cell_id))
+            for one in (behind_quick, take()):
+                assert one is not None
+                yield execute(one, suite, self.session, weights_path(one.cell_id))
+            assert take() is None
+
+    found = run(plan(cells, folder), "toy", folder, SlowAtSeedZero(), lambda record: None)  # type: ignore[arg-type]
+    assert asked == [
+        "toy/fp/s0",
+        "toy/fp/s1",
+        None,
+        "toy/absmax[per_channel]/4b/rtn/s1",
+        None,
+        "toy/absmax[per_channel]/4b/rtn/s0",
+        None,
+    ]
+    assert [record.status for record in found.values()] == ["ok"] * 4
 
 
 def test_a_stored_full_precision_cell_opens_its_row(toy: MakeCell, go: Go, executor: InThisProcess) -> None:
