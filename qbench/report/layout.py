@@ -78,7 +78,7 @@ def legend() -> list[str]:
     return [
         "loss: nats a token, mean over seeds, then the excess D over fp with its 95 % interval; no mean where a seed "
         "is missing.",
-        "regime: inside D <= tau = max(3 SE, .05), SE over documents; failed D > max(tau, .5, .1 (chance - fp)); grey "
+        "regime: inside D <= tau = max(3 SE, .05), SE over documents; failed D > max(10 tau, .1 (chance - fp)); grey "
         "between; k/n: seeds disagree.",
         "G: share of rtn's excess loss, on the same grid, that the method does away with; - where rtn lost nothing to "
         "speak of.",
