@@ -112,6 +112,23 @@ def effective_bits(solution: Solution) -> float:
     return stored / sum(found.codes.numel() for found in solution.layers.values())
 
 
+def left_in_floating_point(problem: Problem) -> str:
+    """Return the names of all parameters that are not quantized, such as ``embed_tokens = lm_head (tied), norm``.
+
+    A name stands once however many blocks have it, and ``weight`` at its end is left out. What a block holds beside
+    linear layers (biases, the stacked matrices of experts) is named too, so that nothing is left alone in silence.
+    """
+    targets = {id(layer.module.weight) for layer in problem.layers}
+    names: dict[int, list[str]] = {}
+    for name, parameter in problem.model.named_parameters(remove_duplicate=False):
+        if id(parameter) not in targets:
+            parts = [part for part in name.split(".") if not part.isdigit()]
+            short = parts[-2] if parts[-1] == "weight" and len(parts) > 1 else ".".join(parts[-2:])
+            names.setdefault(id(parameter), []).append(short)
+    unique = dict.fromkeys(" = ".join(same) + (" (tied)" if len(same) > 1 else "") for same in names.values())
+    return ", ".join(unique) or "nothing"
+
+
 def packed_weights(solution: Solution) -> tuple[bytes, str]:
     """Return a safetensors file with packed codes, scales and zero points, and its sha256.
 

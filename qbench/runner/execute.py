@@ -130,6 +130,7 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     record.facts = task.facts() | {
         "quantized_layers": len(problem.layers),
         "quantized_parameters": sum(weight.numel() for weight in originals.values()),
+        "floating_point": evidence.left_in_floating_point(problem),
         "grid": problem.layers[0].grid.levels.describe(),
     }
 
@@ -178,7 +179,8 @@ def _problem(task: Any, model: nn.Module, cell: Cell, grid_of: Any) -> Problem:
         if layers:
             blocks.append(Block(block, layers))
     if not blocks:
-        raise CellError(f"{cell.model.label()}: the blocks of the model hold no linear layer")
+        kinds = sorted({type(module).__name__ for name, _ in task.blocks() for module in modules[name].modules()})
+        raise CellError(f"{cell.model.label()}: the decoder blocks hold no nn.Linear (they hold {', '.join(kinds)})")
     return Problem(
         model=model,
         blocks=blocks,

@@ -6,7 +6,7 @@ import io
 import logging
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from qbench.errors import CellError
 from qbench.seeds import derive_seed
 from qbench.tasks.corpus import Document
 
@@ -131,7 +132,20 @@ class Harness:
     def _questions(self) -> Any:
         from datasets import Dataset
 
-        return Dataset.from_list(questions(self._documents, self._spec.choices))
+        found = questions(self._documents, self._spec.choices, self._fits)
+        if not found:
+            raise CellError(
+                f"next_sentence: the evaluation text gives no question that fits into {self._max_length} tokens: "
+                "make the window longer, or leave the metric out"
+            )
+        return Dataset.from_list(found)
+
+    def _fits(self, sentence: str) -> bool:
+        """Return whether a sentence can be an answer: lm-eval cuts a context that is too long, but no answer."""
+        room = self._max_length - 2  # the space before it can be a token, or change the one beside it
+        if len(sentence.encode()) <= room:
+            return True  # no token is shorter than a byte
+        return len(self._tokenizer.encode(f" {sentence}", add_special_tokens=False)) <= room
 
 
 def passages(documents: Sequence[Document], count: int) -> list[str]:
@@ -148,7 +162,9 @@ def passages(documents: Sequence[Document], count: int) -> list[str]:
     return [cuts[index * len(cuts) // count] for index in range(count)]
 
 
-def questions(documents: Sequence[Document], count: int) -> list[dict[str, Any]]:
+def questions(
+    documents: Sequence[Document], count: int, fits: Callable[[str], bool] = lambda sentence: True
+) -> list[dict[str, Any]]:
     """Return next-sentence questions: three sentences, the one that follows, and three from other documents.
 
     Parameters
@@ -157,6 +173,8 @@ def questions(documents: Sequence[Document], count: int) -> list[dict[str, Any]]
         Two or more; a wrong sentence never comes from the right document.
     count : int
         Questions; fewer where the text is too short. Each document is as likely as any other, however long.
+    fits : callable
+        Whether the model can be asked for a sentence; the others are passed over.
 
     Returns
     -------
@@ -164,7 +182,7 @@ def questions(documents: Sequence[Document], count: int) -> list[dict[str, Any]]
         ``context``, ``options`` (four) and ``label``, the index of the right one; the same documents give the same.
     """
     generator = random.Random(derive_seed("next-sentence"))
-    sentences = [_sentences(document.text) for document in documents]
+    sentences = [[one for one in _sentences(document.text) if fits(one)] for document in documents]
     long_enough = [index for index, own in enumerate(sentences) if len(own) > _CONTEXT_SENTENCES]
     if len(long_enough) < 2:
         return []

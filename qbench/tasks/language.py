@@ -153,7 +153,6 @@ class LanguageTask:
         return {
             "chance_loss": math.log(self.vocab_size),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "floating_point": "embedding, head, norms",
             "calibration": f"{sum(map(len, self.calibration))} windows of {self.spec.window} tokens, calibration split",
             "evaluation": f"{len(self.evaluation)} windows of {self.spec.window} tokens, "
             f"{len(self.evaluation.document.unique())} documents, evaluation split",

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from qbench.errors import CellError
 from qbench.tasks import corpus
 from qbench.tasks.causal_lm import ZooLM
 from qbench.tasks.corpus import Document
@@ -185,3 +186,17 @@ def test_a_sentence_that_many_documents_share_is_never_a_wrong_option_beside_its
 def test_a_text_too_short_for_questions() -> None:
     assert questions([], 5) == []
     assert questions([Document("d", "a", "One short text. " * 40)], 5) == []
+
+
+def test_a_short_window_asks_for_short_sentences_only(small_task: LanguageTask, evaluation: list[Document]) -> None:
+    tokenizer = small_task.tokenizer
+    harness = Harness(tokenizer, evaluation, ONE, 24)
+    found = harness.measure(small_task.model, ("next_sentence",))
+    assert set(found) == {f"next_sentence/{score}" for score in ("acc", "acc_norm", "acc_mutual_info")}
+    options = [option for question in harness._questions for option in question["options"]]
+    assert options and all(len(tokenizer.encode(f" {option}", add_special_tokens=False)) <= 22 for option in options)
+
+
+def test_a_window_too_short_for_any_sentence_is_refused(small_task: LanguageTask, evaluation: list[Document]) -> None:
+    with pytest.raises(CellError, match=r"no question that fits into 8 tokens: make the window longer, or leave the"):
+        Harness(small_task.tokenizer, evaluation, ONE, 8).measure(small_task.model, ("next_sentence",))

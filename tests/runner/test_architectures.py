@@ -1,0 +1,143 @@
+"""Decoders of other families, from end to end: whatever their blocks are called with, all methods work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from qbench.methods.adaround import AdaRound
+from qbench.methods.base import Method
+from qbench.methods.gptq import GPTQ
+from qbench.methods.lsq import LearnedStepSize
+from qbench.methods.rtn import RoundToNearest
+from qbench.methods.ste_qat import StraightThroughQAT
+from qbench.quantizers.absmax import AbsMax
+from qbench.runner.execute import Session, execute
+from qbench.runner.identity import identify
+from qbench.store.record import Record
+from qbench.suite.cell import Cell
+from qbench.tasks import tokenizer as embedded
+from qbench.tasks.causal_lm import CausalLM
+from qbench.tasks.torchvision_ops import declare_missing_operators
+
+SMALL: dict[str, Any] = {
+    "window": 32,
+    "evaluation_windows": 4,
+    "calibration_windows": 6,
+    "passages": 1,
+    "choices": 2,
+}
+SIZES: dict[str, Any] = {
+    "vocab_size": embedded.VOCAB_SIZE,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+GROUPED: dict[str, Any] = {"num_key_value_heads": 1, "head_dim": 12}
+METHODS: list[Method] = [
+    RoundToNearest(name="rtn"),
+    GPTQ(name="gptq"),
+    GPTQ(name="gptq", true_sequential=True),
+    AdaRound(name="adaround", iterations=20),
+    StraightThroughQAT(name="ste_qat", steps=2, batch_size=2),
+    LearnedStepSize(name="lsq", steps=2, batch_size=2),
+]
+# Family, what its configuration needs beside the sizes, linear layers a block, what else its blocks hold.
+FAMILIES: list[tuple[str, dict[str, Any], int, str]] = [
+    ("Llama", {"tie_word_embeddings": False}, 7, "lm_head"),
+    ("Mistral", {**GROUPED, "sliding_window": 8}, 7, "norm"),
+    ("Qwen2", GROUPED, 7, "q_proj.bias"),
+    ("Qwen3", GROUPED, 7, "q_norm"),
+    ("Gemma2", {**GROUPED, "sliding_window": 8}, 7, "post_feedforward_layernorm"),
+    ("GPTNeoX", {}, 4, "query_key_value.bias"),
+    ("OPT", {"ffn_dim": 40, "word_embed_proj_dim": 24}, 6, "embed_positions"),
+    ("Phi", {}, 6, "dense.bias"),
+    ("Mixtral", {"num_key_value_heads": 1, "num_local_experts": 2}, 4, "experts.gate_up_proj"),
+]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[..., CausalLM]:
+    def saved(family: str, options: dict[str, Any], dtype: torch.dtype = torch.float32) -> CausalLM:
+        declare_missing_operators()
+        import transformers
+
+        config = getattr(transformers, f"{family}Config")(**{**SIZES, **options})
+        torch.manual_seed(0)
+        kind = f"{family}LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM"
+        getattr(transformers, kind)(config).to(dtype).save_pretrained(tmp_path / "model")
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=embedded.load_tokenizer(), eos_token=embedded.END_OF_TEXT
+        ).save_pretrained(tmp_path / "model")
+        return CausalLM(name="causal_lm", title=family.lower(), path=tmp_path / "model", **SMALL)
+
+    return saved
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[CausalLM, Method | None], Record]:
+    session = Session("cpu")
+    grid = AbsMax.model_validate({"name": "absmax", "granularity": {"per_group": 16}})
+
+    def run(model: CausalLM, method: Method | None) -> Record:
+        quantized = (grid, 3, method) if method is not None else (None, None, None)
+        cell = Cell(model, *quantized, 0, ("loss", "bits_per_byte", "next_sentence"))
+        return execute(identify(cell), "test", session, tmp_path / "weights")
+
+    return run
+
+
+@pytest.mark.parametrize(("family", "options", "layers", "left"), FAMILIES, ids=[family[0] for family in FAMILIES])
+def test_all_methods_on_a_family(
+    saved: Callable[..., CausalLM],
+    run: Callable[[CausalLM, Method | None], Record],
+    family: str,
+    options: dict[str, Any],
+    layers: int,
+    left: str,
+) -> None:
+    model = saved(family, options)
+    full = run(model, None)
+    assert full.clean, (full.reason, full.facts.get("traceback"))
+    for method in METHODS:
+        record = run(model, method)
+        assert record.clean, (method.label(), record.reason, record.facts.get("traceback"))
+        assert record.facts["quantized_layers"] == 2 * layers
+        assert left in record.facts["floating_point"].split(", ")
+        assert all(row.levels <= 8 for row in record.layers)
+
+
+def test_a_model_stored_in_half_precision(
+    saved: Callable[..., CausalLM], run: Callable[[CausalLM, Method | None], Record]
+) -> None:
+    model = saved("Llama", {}, torch.bfloat16)
+    for method in (None, *METHODS):
+        record = run(model, method)
+        assert record.clean, (record.reason, record.facts.get("traceback"))
+
+
+def test_blocks_without_linear_layers_are_refused_by_what_they_hold(
+    saved: Callable[..., CausalLM], run: Callable[[CausalLM, Method | None], Record]
+) -> None:
+    record = run(saved("GPT2", {"n_embd": 24, "n_head": 2, "n_layer": 2}), METHODS[0])
+    assert record.status == "failed"
+    assert record.reason is not None
+    assert record.reason.startswith("gpt2: the decoder blocks hold no nn.Linear (they hold Conv1D, ")
+
+
+def test_what_is_left_in_floating_point_is_named_once_and_ties_are_told(
+    saved: Callable[..., CausalLM], run: Callable[[CausalLM, Method | None], Record]
+) -> None:
+    record = run(saved("Llama", {"tie_word_embeddings": True}), METHODS[0])
+    assert record.facts["floating_point"] == (
+        "embed_tokens = lm_head (tied), input_layernorm, post_attention_layernorm, norm"
+    )
