@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qbench.errors import CellError
 from qbench.methods.problem import Block, Problem, TargetLayer
 
 
@@ -65,14 +66,17 @@ def walk(problem: Problem, *, true_sequential: bool, full_precision_targets: boo
     """
     if not problem.blocks:
         return
-    hidden, arguments = _block_inputs(problem)
+    grouped = _input_groups(problem)
+    calls = [_calls(problem, batch) for batch in problem.calibration]
+    hidden = [of_batch[0].hidden for of_batch in calls]
+    by_block = [[of_batch[index].rest for of_batch in calls] for index in range(len(problem.blocks))]
+    del calls
     reference = hidden
-    for block in problem.blocks:
-        groups = _input_groups(block, hidden[0], arguments[0])
+    for block, groups, arguments in zip(problem.blocks, grouped, by_block, strict=True):
         targets: list[list[Tensor]] | None = None
         if full_precision_targets:
             # Nothing in this block is quantized yet: this is the full-precision block, fed by its own stream.
-            runs = [_observed(block, groups, x, kwargs) for x, kwargs in zip(reference, arguments, strict=True)]
+            runs = [_observed(block, groups, x, rest) for x, rest in zip(reference, arguments, strict=True)]
             targets, reference = [seen for seen, _ in runs], [output for _, output in runs]
         for members in [[group] for group in groups] if true_sequential else [groups]:
             places = [groups.index(group) for group in members]
@@ -80,7 +84,7 @@ def walk(problem: Problem, *, true_sequential: bool, full_precision_targets: boo
             grams = _grams(block, members, hidden, wanted, arguments)
             for layers, gram in zip(members, grams, strict=True):
                 yield Stage(tuple(layers), gram)
-        hidden = [_run(block.module, x, kwargs) for x, kwargs in zip(hidden, arguments, strict=True)]
+        hidden = [_run(block.module, x, rest) for x, rest in zip(hidden, arguments, strict=True)]
 
 
 @torch.no_grad()
@@ -97,53 +101,78 @@ def full_precision_hessians(problem: Problem) -> dict[str, Tensor]:
     return moments
 
 
-def _block_inputs(problem: Problem) -> tuple[list[Tensor], list[dict[str, Any]]]:
-    """Return what the first block is called with, batch by batch: hidden states, and keyword arguments.
+@dataclass(frozen=True)
+class _Rest:
+    """What a block is called with beside its hidden states: masks, position embeddings.
 
-    The keyword arguments (masks, position embeddings) are the same for all blocks of a model.
+    It is a block's own: layers with a sliding window get another mask than their neighbours.
     """
-    hidden: list[Tensor] = []
-    arguments: list[dict[str, Any]] = []
 
-    def remember(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden.append(args[0] if args else kwargs.pop("hidden_states"))
-        arguments.append(kwargs)
-
-    handle = problem.blocks[0].module.register_forward_pre_hook(remember, with_kwargs=True)
-    try:
-        for batch in problem.calibration:
-            problem.forward(problem.model, batch)
-    finally:
-        handle.remove()
-    return hidden, arguments
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
-def _input_groups(block: Block, hidden: Tensor, kwargs: dict[str, Any]) -> list[list[TargetLayer]]:
-    """Return the target layers, those that get the same tensor together, in the order they are called."""
-    groups: dict[int, list[TargetLayer]] = {}
-    keep: list[Tensor] = []  # an address may be used again once its tensor is gone
+@dataclass(frozen=True)
+class _Call:
+    hidden: Tensor
+    rest: _Rest
 
-    def note(layer: TargetLayer, x: Tensor) -> None:
-        keep.append(x)
-        groups.setdefault(id(x), []).append(layer)
+
+def _calls(problem: Problem, batch: Tensor, *, keep_all: bool = False) -> list[_Call]:
+    """Run the model on a batch; return what each block was called with, hidden states of the first only or of all."""
+    calls: list[_Call] = []
+    called: list[nn.Module] = []
+
+    def note(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        called.append(block)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
+        calls.append(_Call(hidden if keep_all or not calls else hidden[:0], _Rest(args[1:], rest)))
 
     with ExitStack() as stack:
-        for layer in block.layers:
-            handle = layer.module.register_forward_pre_hook(lambda _, args, layer=layer: note(layer, args[0]))
-            stack.callback(handle.remove)
-        _run(block.module, hidden[:1], _first_row(kwargs, hidden.shape[0]))
-    return list(groups.values())
+        for block in problem.blocks:
+            stack.callback(block.module.register_forward_pre_hook(note, with_kwargs=True).remove)
+        problem.forward(problem.model, batch)
+    if called != [block.module for block in problem.blocks]:
+        raise CellError("the model does not call each of its blocks once, one after the other")
+    return calls
 
 
-def _first_row(kwargs: dict[str, Any], rows: int) -> dict[str, Any]:
-    """Return keyword arguments cut to one row of a batch, wherever they have a batch dimension."""
+def _input_groups(problem: Problem) -> list[list[list[TargetLayer]]]:
+    """Return for each block its target layers, those that get the same tensor together, in the order they are called.
 
-    def cut(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value[:1] if value.ndim > 1 and value.shape[0] == rows else value
-        return tuple(cut(item) for item in value) if isinstance(value, tuple) else value
+    Raises
+    ------
+    CellError
+        The model calls its blocks in another order, or does more between them than to hand on hidden states: a block
+        run on its own does not give what the next one is called with.
+    """
+    found = []
+    calls = _calls(problem, problem.calibration[0][:1], keep_all=True)
+    for index, (block, call) in enumerate(zip(problem.blocks, calls, strict=True)):
+        groups: dict[int, list[TargetLayer]] = {}
+        keep: list[Tensor] = []  # an address may be used again once its tensor is gone
 
-    return {key: cut(value) for key, value in kwargs.items()}
+        def note(
+            layer: TargetLayer,
+            x: Tensor,
+            keep: list[Tensor] = keep,
+            groups: dict[int, list[TargetLayer]] = groups,
+        ) -> None:
+            keep.append(x)
+            groups.setdefault(id(x), []).append(layer)
+
+        with ExitStack() as stack:
+            for layer in block.layers:
+                handle = layer.module.register_forward_pre_hook(
+                    lambda _, args, layer=layer, note=note: note(layer, args[0])
+                )
+                stack.callback(handle.remove)
+            output = _run(block.module, call.hidden, call.rest)
+        if index + 1 < len(calls) and not torch.allclose(output, calls[index + 1].hidden, rtol=1e-3, atol=1e-5):
+            raise CellError(f"the model changes the hidden states between its blocks {index} and {index + 1}")
+        found.append(list(groups.values()))
+    return found
 
 
 def _grams(
@@ -151,12 +180,12 @@ def _grams(
     members: list[list[TargetLayer]],
     hidden: list[Tensor],
     targets: list[list[Tensor]] | None,
-    arguments: list[dict[str, Any]],
+    arguments: list[_Rest],
 ) -> list[Gram]:
     sums: list[list[Tensor]] = [[] for _ in members]
     tokens = 0
-    for batch, (x, kwargs) in enumerate(zip(hidden, arguments, strict=True)):
-        seen = _inputs(block, members, x, kwargs)
+    for batch, (x, rest) in enumerate(zip(hidden, arguments, strict=True)):
+        seen = _inputs(block, members, x, rest)
         if targets is None:
             products = [[a.T @ a] for a in seen]
         else:
@@ -171,16 +200,16 @@ def _grams(
 
 
 def _observed(
-    block: Block, groups: list[list[TargetLayer]], hidden: Tensor, kwargs: dict[str, Any]
+    block: Block, groups: list[list[TargetLayer]], hidden: Tensor, rest: _Rest
 ) -> tuple[list[Tensor], Tensor]:
     """Run a block; return the input of each group of layers, of shape (tokens, in_features), and the block's output."""
     seen: dict[nn.Module, Tensor] = {}
     with _watched(groups, lambda called, x: seen.update({called: x})):
-        output = _run(block.module, hidden, kwargs)
+        output = _run(block.module, hidden, rest)
     return [seen[group[0].module] for group in groups], output
 
 
-def _inputs(block: Block, groups: list[list[TargetLayer]], hidden: Tensor, kwargs: dict[str, Any]) -> list[Tensor]:
+def _inputs(block: Block, groups: list[list[TargetLayer]], hidden: Tensor, rest: _Rest) -> list[Tensor]:
     """Run a block no further than is needed; return the input of each group of layers, of shape (tokens, in_features).
 
     The layers behind the last group are most of the block's work where the group is an early one.
@@ -193,7 +222,7 @@ def _inputs(block: Block, groups: list[list[TargetLayer]], hidden: Tensor, kwarg
             raise _AllSeenError
 
     with _watched(groups, note), suppress(_AllSeenError):
-        _run(block.module, hidden, kwargs)
+        _run(block.module, hidden, rest)
     return [seen[group[0].module] for group in groups]
 
 
@@ -213,7 +242,7 @@ def _watched(groups: list[list[TargetLayer]], note: Callable[[nn.Module, Tensor]
         yield
 
 
-def _run(module: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
-    output = module(hidden, **kwargs)
+def _run(module: nn.Module, hidden: Tensor, rest: _Rest) -> Tensor:
+    output = module(hidden, *rest.args, **rest.kwargs)
     result: Tensor = output[0] if isinstance(output, tuple) else output
     return result

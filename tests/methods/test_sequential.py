@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from qbench.errors import CellError
 from qbench.methods.problem import Problem, TargetLayer
 from qbench.methods.sequential import full_precision_hessians, walk
 from qbench.methods.stage_error import output_power, stage_error
@@ -174,3 +175,19 @@ def test_full_precision_hessians(make_problem: MakeProblem) -> None:
     assert list(found) == [layer.name for layer in problem.layers]
     for name, hessian in found.items():
         assert_moments(hessian, expected[name], expected[name])
+
+
+def test_a_model_that_does_more_between_its_blocks_is_refused(make_problem: MakeProblem) -> None:
+    problem = make_problem()
+    problem.blocks[1].module.register_forward_pre_hook(lambda _, args: (args[0] * 2, *args[1:]))
+    with pytest.raises(CellError, match=r"^the model changes the hidden states between its blocks 0 and 1$"):
+        full_precision_hessians(problem)
+
+
+def test_blocks_that_are_not_called_one_after_the_other_are_refused(make_problem: MakeProblem) -> None:
+    problem = make_problem()
+    backwards = dataclasses.replace(problem, blocks=problem.blocks[::-1])
+    twice = dataclasses.replace(problem, forward=lambda model, batch: [problem.forward(model, batch) for _ in "ab"])
+    for other in (backwards, twice):
+        with pytest.raises(CellError, match=r"^the model does not call each of its blocks once, one after the other$"):
+            full_precision_hessians(other)

@@ -14,8 +14,11 @@ from qbench.methods.base import Method
 from qbench.methods.gptq import GPTQ
 from qbench.methods.lsq import LearnedStepSize
 from qbench.methods.rtn import RoundToNearest
+from qbench.methods.sequential import full_precision_hessians
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.quantizers.absmax import AbsMax
+from qbench.quantizers.layout import choose_grid
+from qbench.runner import execute as execution
 from qbench.runner.execute import Session, execute
 from qbench.runner.identity import identify
 from qbench.store.record import Record
@@ -42,6 +45,7 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 0,
     "pad_token_id": 0,
 }
+GRID = AbsMax.model_validate({"name": "absmax", "granularity": {"per_group": 16}})
 GROUPED: dict[str, Any] = {"num_key_value_heads": 1, "head_dim": 12}
 METHODS: list[Method] = [
     RoundToNearest(name="rtn"),
@@ -58,6 +62,7 @@ FAMILIES: list[tuple[str, dict[str, Any], int, str]] = [
     ("Qwen2", GROUPED, 7, "q_proj.bias"),
     ("Qwen3", GROUPED, 7, "q_norm"),
     ("Gemma2", {**GROUPED, "sliding_window": 8}, 7, "post_feedforward_layernorm"),
+    ("Gemma3", {**GROUPED, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}, 7, "k_norm"),
     ("GPTNeoX", {}, 4, "query_key_value.bias"),
     ("OPT", {"ffn_dim": 40, "word_embed_proj_dim": 24}, 6, "embed_positions"),
     ("Phi", {}, 6, "dense.bias"),
@@ -71,7 +76,8 @@ def saved(tmp_path: Path) -> Callable[..., CausalLM]:
         declare_missing_operators()
         import transformers
 
-        config = getattr(transformers, f"{family}Config")(**{**SIZES, **options})
+        text = "Text" if family == "Gemma3" else ""
+        config = getattr(transformers, f"{family}{text}Config")(**{**SIZES, **options})
         torch.manual_seed(0)
         kind = f"{family}LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM"
         getattr(transformers, kind)(config).to(dtype).save_pretrained(tmp_path / "model")
@@ -86,10 +92,9 @@ def saved(tmp_path: Path) -> Callable[..., CausalLM]:
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[[CausalLM, Method | None], Record]:
     session = Session("cpu")
-    grid = AbsMax.model_validate({"name": "absmax", "granularity": {"per_group": 16}})
 
     def run(model: CausalLM, method: Method | None) -> Record:
-        quantized = (grid, 3, method) if method is not None else (None, None, None)
+        quantized = (GRID, 3, method) if method is not None else (None, None, None)
         cell = Cell(model, *quantized, 0, ("loss", "bits_per_byte", "next_sentence"))
         return execute(identify(cell), "test", session, tmp_path / "weights")
 
@@ -114,6 +119,29 @@ def test_all_methods_on_a_family(
         assert record.facts["quantized_layers"] == 2 * layers
         assert left in record.facts["floating_point"].split(", ")
         assert all(row.levels <= 8 for row in record.layers)
+
+
+@pytest.mark.parametrize(("family", "options", "layers", "left"), FAMILIES, ids=[family[0] for family in FAMILIES])
+def test_block_by_block_a_layer_gets_what_it_gets_in_the_whole_model(
+    saved: Callable[..., CausalLM], family: str, options: dict[str, Any], layers: int, left: str
+) -> None:
+    model = saved(family, options)
+    task = model.load(0, "cpu")
+    cell = Cell(model, AbsMax(name="absmax"), 3, METHODS[0], 0, ("loss",))
+    problem = execution._problem(task, task.model, cell, lambda name, weight: choose_grid(weight, GRID, 3))
+    found = full_precision_hessians(problem)
+    assert len(found) == 2 * layers
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in found}
+    for name in found:
+        task.model.get_submodule(name).register_forward_pre_hook(
+            lambda _, args, name=name: seen[name].append(args[0].flatten(0, -2))
+        )
+    with torch.no_grad():
+        for batch in task.calibration:
+            task.forward(task.model, batch)
+    for name, hessian in found.items():
+        x = torch.cat(seen[name])
+        torch.testing.assert_close(hessian, x.T @ x / len(x), rtol=1e-4, atol=1e-5 * float(hessian.abs().max()))
 
 
 def test_a_model_stored_in_half_precision(
