@@ -112,6 +112,7 @@ MODELS = Registry(
     "qbench.tasks",
     {
         "llama-1m": "qbench.tasks.causal_lm:ZooLM",
+        "llama-3m": "qbench.tasks.causal_lm:ZooLM",
         "causal_lm": "qbench.tasks.causal_lm:CausalLM",
     },
 )

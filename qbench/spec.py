@@ -22,7 +22,7 @@ class Spec(BaseModel):
         Modules, beside the class's own, whose source is part of a cell's identity.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     version: ClassVar[int] = 1
     sources: ClassVar[tuple[str, ...]] = ()

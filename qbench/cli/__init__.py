@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 
 import typer
-from rich.console import Console
 
-from qbench.cli import bless, compare, fetch, listing, planning, pretrain, report, run, validate
+from qbench.cli import bless, compare, fetch, listing, options, planning, pretrain, report, run, validate
 from qbench.errors import QBenchError
 
 app = typer.Typer(
@@ -43,7 +42,7 @@ def main() -> int:
     try:
         app(prog_name="qbench", standalone_mode=True)
     except QBenchError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"qbench: {error}", markup=False)
+        options.console().print(f"qbench: {error}")
         return 2
     except KeyboardInterrupt:
         return 130
@@ -53,7 +52,7 @@ def main() -> int:
         return 0
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"qbench: {place}{error.strerror}", markup=False)
+        options.console().print(f"qbench: {place}{error.strerror}")
         return 2
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))

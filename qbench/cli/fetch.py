@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from qbench.cli import options
 
@@ -28,7 +27,7 @@ def fetch(
     wanted = names or list(assets.manifest())
     for name in wanted:
         assets.asset(name)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = options.console()
     with console.status("fetching") as status:
         for name in wanted:
             status.update(f"fetching {name}")

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from qbench.cli import options
-from qbench.errors import UnknownNameError
+from qbench.errors import QBenchError, UnknownNameError
+from qbench.registry import Registry
 
 _KINDS = ("suites", "models", "quantizers", "methods", "assets")
 
@@ -47,9 +48,15 @@ def _about(kind: str) -> dict[str, str]:
     if kind == "assets":
         return {name: f"{asset.about} ({asset.licence})" for name, asset in assets.manifest().items()}
     registry = {"models": MODELS, "quantizers": QUANTIZERS, "methods": METHODS}[kind]
-    return {
-        name: zoo.models()[name].about
-        if kind == "models" and name in zoo.models()
-        else (inspect.getdoc(registry.get(name)) or "").split("\n")[0]
-        for name in registry.names()
-    }
+    if kind == "models":
+        known = {name: model.about for name, model in zoo.models().items()}
+    else:
+        known = {}
+    return {name: known.get(name) or _first_line(registry, name) for name in registry.names()}
+
+
+def _first_line(registry: Registry, name: str) -> str:
+    try:
+        return (inspect.getdoc(registry.get(name)) or "").split("\n")[0]
+    except QBenchError as error:  # one broken plugin must not hide the others
+        return f"cannot be used: {error}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A shipped suite's name, or a path to a suite file.")]
 OutOption = Annotated[
@@ -20,6 +21,11 @@ OnlyOption = Annotated[
 ]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0..N-1 in place of the suite's own.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
+
+
+def console() -> Console:
+    """Return where messages go: stderr, as they are."""
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def results_folder() -> Path:

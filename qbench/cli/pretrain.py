@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qbench.cli import options
@@ -26,7 +25,7 @@ def pretrain(
     out: Annotated[
         Path | None, typer.Option(help="Where to write  [default: pretrained/NAME/seedS]", show_default=False)
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads  [default: all cores]", show_default=False)
     ] = None,
@@ -40,17 +39,20 @@ def pretrain(
     import torch
 
     from qbench.errors import QBenchError
+    from qbench.runner.machine import resolve_device
     from qbench.tasks import zoo
     from qbench.tasks.pretrain import closeness
     from qbench.tasks.pretrain import pretrain as train
 
     recipe = zoo.model(name).recipe
+    device = resolve_device(device)
     folder = out or Path("pretrained") / name / f"seed{seed}"
     if (folder / "decayed.safetensors").exists():
         raise QBenchError(f"{folder} holds a finished {name} already: name another folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
     if threads is not None:
         torch.set_num_threads(threads)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = options.console()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -65,7 +67,12 @@ def pretrain(
             loss = f"held out {now.curve[-1]['held_out_loss']:.3f}" if now.curve else f"{name}, seed {seed}"
             progress.update(bar, completed=now.step, description=loss)
 
-        result = train(name, seed, folder, device=device, compiled=compile, report=report)
+        try:
+            result = train(name, seed, folder, device=device, compiled=compile, report=report)
+        except KeyboardInterrupt:
+            saved = "the same command goes on from" if (folder / "state.pt").exists() else "no state is saved yet in"
+            console.print(f"stopped: {saved} {folder}")
+            raise
     close = closeness(name, seed, result)
     if json:
         options.print_json({"training": result, "closeness": close})

@@ -30,7 +30,10 @@ def current(suite: Suite, cells: list[Cell], out: Path | None) -> list[Record]:
     from qbench.suite.load import list_suites
 
     folder = RunFolder(options.run_path(suite.name, out))
-    stored = folder.read_all()
+    scan = folder.scan()
+    stored = scan.records
+    for path, reason in scan.corrupt.items():
+        typer.echo(f"warning: {path} is no record ({reason}): it is left aside", err=True)
     wanted = {identify(cell).cell_id for cell in cells if cell.skip is None}
     known = wanted | {identify(cell).cell_id for cell in enumerate_cells(suite) if cell.skip is None}
     stale = sum(cell_id not in known for cell_id in stored)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from qbench.cli import options
 from qbench.cli.selection import select
 from qbench.errors import QBenchError
-
-_DEVICES = ("auto", "cpu", "cuda")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,30 +43,32 @@ def run(
     """
     from qbench.report.leaderboard import leaderboard
     from qbench.report.text import render_text
+    from qbench.runner.local import DEVICES
     from qbench.runner.run import plan
+    from qbench.store.comparison import compare
     from qbench.store.folder import RunFolder
 
-    if device not in _DEVICES:
-        raise QBenchError(f"--device {device!r} is not a device (allowed: {', '.join(_DEVICES)})")
+    if device not in DEVICES:
+        raise QBenchError(f"--device {device!r} is not a device (allowed: {', '.join(DEVICES)})")
     loaded, cells = select(suite, seeds, only)
     folder = RunFolder(options.run_path(loaded.name, out))
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = options.console()
+    baseline = _baseline(loaded.name)  # one that cannot be read is told of before anything is run
     for model in {cell.model for cell in cells if cell.skip is None}:
         with console.status(f"fetching what {model.label()} needs"):
             model.prepare()  # type: ignore[attr-defined]
     with folder.lock():
         todo = plan(cells, folder, fresh=fresh)
         for path, reason in todo.corrupt.items():
-            console.print(f"warning: {path} is no record ({reason}): its cell is run again", markup=False)
+            console.print(f"warning: {path} is no record ({reason}): its cell is run again")
         console.print(
             f"{loaded.name}: {len(todo.todo)} cells to run, {len(todo.stored)} from the records in {folder.path}, "
             f"{len(todo.skipped)} skipped by the suite",
-            markup=False,
         )
         records = _execute(todo, loaded.name, folder, device, jobs, console)
     board = leaderboard(records.values(), [{**cell.axes(), "skip": cell.skip} for cell in cells])
     labels = [cell.label() for cell in cells if cell.skip is None]
-    comparison = _comparison(loaded.name, list(records.values()), labels)
+    comparison = None if baseline is None else compare(records.values(), baseline, labels)
     if json:
         options.print_json(
             {"leaderboard": board.to_json(), "comparison": None if comparison is None else comparison.to_json()}
@@ -112,14 +115,29 @@ def _execute(todo: Any, suite: str, folder: Any, device: str, jobs: int | None, 
             progress.update(bar, advance=1, description=record.label)
             # A cell behind a failed full-precision cell has nothing new to say.
             if record.status not in ("ok", "skipped"):
-                console.print(f"{record.label}: {record.status}: {record.reason}", markup=False)
+                console.print(f"{record.label}: {record.status}: {record.reason}")
 
         try:
-            records: dict[str, Any] = run_plan(todo, suite, folder, executor, done)
+            with _terminated_as_interrupted():
+                records: dict[str, Any] = run_plan(todo, suite, folder, executor, done)
         except KeyboardInterrupt:
             console.print(f"stopped: what has ended is in {folder.path}; the same command goes on from there")
             raise
     return records
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a run as Ctrl-C does: no process of its own is left, and it says where it can go on."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _on_gpu(device: str) -> bool:
@@ -129,9 +147,8 @@ def _on_gpu(device: str) -> bool:
     return Path("/proc/driver/nvidia/gpus").exists()
 
 
-def _comparison(suite: str, records: list[Any], labels: list[str]) -> Any:
+def _baseline(suite: str) -> Any:
     from qbench.store.baseline import read_baseline
-    from qbench.store.comparison import compare
 
     path = options.baseline_path(suite)
-    return compare(records, read_baseline(path), labels) if path.exists() else None
+    return read_baseline(path) if path.exists() else None

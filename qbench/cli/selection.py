@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qbench.errors import QBenchError
+
 if TYPE_CHECKING:
     from qbench.suite.cell import Cell
     from qbench.suite.schema import Suite
@@ -16,4 +18,6 @@ def select(suite: str, seeds: int | None = None, only: str | None = None) -> tup
 
     loaded = load_suite(suite)
     cells = enumerate_cells(loaded, seeds)
+    if all(cell.skip is not None for cell in cells):
+        raise QBenchError(f"{suite}: every cell is skipped: {cells[0].skip}")
     return loaded, cells if only is None else filter_cells(cells, only)

@@ -20,8 +20,10 @@ def validate(
     suite: Annotated[str, typer.Argument(help="A shipped suite's name, or a path to a suite file.")],
     json: options.JsonOption = False,
 ) -> None:
-    """Check a suite file; prints what it enumerates, or where it is wrong, and ends with 2."""
+    """Check a suite file, and that the models and texts it names are there; ends with 2 where it is wrong."""
     loaded, cells = select(suite)
+    for model, seed in dict.fromkeys((cell.model, cell.seed) for cell in cells if cell.skip is None):
+        model.fingerprint(seed)  # type: ignore[attr-defined]
     counts = {
         "cells": sum(cell.skip is None for cell in cells),
         "full_precision": sum(cell.skip is None and cell.is_fp for cell in cells),

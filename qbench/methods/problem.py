@@ -142,17 +142,32 @@ class Solution:
         Raises
         ------
         CellError
-            A layer is missing, its codes have a wrong shape, or a code is not an integer of the grid.
+            A layer is missing or was never asked for, its codes have a wrong shape or are elsewhere, its grid has
+            another shape than the given one, or a code is not an integer of the grid.
         DivergedError
             A code or a scale is NaN or infinite.
         """
+        unknown = sorted(set(self.layers) - {layer.name for layer in problem.layers})
+        if unknown:
+            raise CellError(f"the method gave layer {unknown[0]!r}, which is no target layer")
         for layer in problem.layers:
             found = self.layers.get(layer.name)
             if found is None:
                 raise CellError(f"the method left layer {layer.name!r} out")
+            if found.codes.device != layer.grid.scale.device:
+                raise CellError(
+                    f"layer {layer.name!r} has codes on {found.codes.device}, expected {layer.grid.scale.device}"
+                )
             shape, expected = tuple(found.codes.shape), tuple(layer.module.weight.shape)
             if shape != expected:
                 raise CellError(f"layer {layer.name!r} has codes of shape {shape}, expected {expected}")
+            for part in ("scale", "zero_point"):
+                shape, expected = tuple(getattr(found.grid, part).shape), tuple(getattr(layer.grid, part).shape)
+                if shape != expected or found.grid.group_size != layer.grid.group_size:
+                    raise CellError(
+                        f"layer {layer.name!r} has a {part} of shape {shape} in groups of {found.grid.group_size}, "
+                        f"expected {expected} in groups of {layer.grid.group_size}: the granularity is the quantizer's"
+                    )
             if not (torch.isfinite(found.codes).all() and torch.isfinite(found.grid.scale).all()):
                 raise DivergedError(f"layer {layer.name!r} has codes or scales that are not finite")
             low, high = found.grid.levels.quant_min, found.grid.levels.quant_max

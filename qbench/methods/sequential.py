@@ -145,7 +145,7 @@ def _input_groups(problem: Problem) -> list[list[list[TargetLayer]]]:
     ------
     CellError
         The model calls its blocks in another order, or does more between them than to hand on hidden states: a block
-        run on its own does not give what the next one is called with.
+        run on its own does not give what the next one is called with. Or a target layer is not called at all.
     """
     found = []
     calls = _calls(problem, problem.calibration[0][:1], keep_all=True)
@@ -171,6 +171,10 @@ def _input_groups(problem: Problem) -> list[list[list[TargetLayer]]]:
             output = _run(block.module, call.hidden, call.rest)
         if index + 1 < len(calls) and not torch.allclose(output, calls[index + 1].hidden, rtol=1e-3, atol=1e-5):
             raise CellError(f"the model changes the hidden states between its blocks {index} and {index + 1}")
+        called = {layer.name for group in groups.values() for layer in group}
+        idle = [layer.name for layer in block.layers if layer.name not in called]
+        if idle:
+            raise CellError(f"layer {idle[0]!r} is never called, though its block runs: its inputs cannot be seen")
         found.append(list(groups.values()))
     return found
 

@@ -51,7 +51,7 @@ _ALIGN = ("left", "left", "right", "right", "right", "right", "left")
 def _headline(comparison: Comparison) -> str:
     counts = ", ".join(f"{count} {verdict}" for verdict, count in comparison.counts.items()) or "no cells"
     identical = sum(row.identical for row in comparison.rows)
-    parts = [counts, f"{identical} bit-identical"] if identical else [counts]
+    parts = [counts, f"{identical} with the same weights"] if identical else [counts]
     parts += [f"{comparison.left_out} cells of the baseline were not asked for"] if comparison.left_out else []
     outcome = "regressed" if comparison.regressed else "no regression"
     return f"{comparison.suite} against its baseline: {outcome} ({'; '.join(parts)})"
@@ -73,7 +73,7 @@ def _rest(comparison: Comparison, everything: bool) -> str:
 
 def _row(row: ComparisonRow) -> list[str]:
     notes = [row.note] if row.note else []
-    notes += ["bit-identical"] if row.identical else []
+    notes += ["same weights"] if row.identical else []
     change = numbers.ABSENT if row.delta is None else numbers.signed(row.delta)
     sizes = [numbers.loss(row.old), numbers.loss(row.new), change, numbers.compact(row.tolerance)]
     return [row.verdict, row.label, *sizes, "; ".join(notes)]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 import time
 import traceback
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from qbench import atomic
 from qbench.errors import CellError, DivergedError, QBenchError
 from qbench.methods.base import Method
-from qbench.methods.problem import Block, Problem, TargetLayer
+from qbench.methods.problem import Block, Problem, Solution, TargetLayer
 from qbench.methods.sequential import full_precision_hessians
 from qbench.quant.affine import AffineGrid
 from qbench.quantizers.base import Quantizer
@@ -106,7 +109,7 @@ def execute(planned: PlannedCell, suite: str, session: Session, weights_path: Pa
         record.status, record.reason = "diverged", str(error)
     except QBenchError as error:
         record.status, record.reason = "failed", str(error)
-    except Exception as error:  # a bug in a method or a plugin costs its cell, not the run
+    except (Exception, SystemExit) as error:  # a bug in a method or a plugin costs its cell, not the run
         record.status, record.reason = "failed", f"{type(error).__name__}: {error}".split("\n")[0]
         record.facts["traceback"] = traceback.format_exc()
     record.cost.peak_memory_bytes = machine.peak_memory(session.device)
@@ -123,8 +126,13 @@ def _measure_fp(cell: Cell, session: Session, record: Record) -> None:
 def _measure_quantized(cell: Cell, session: Session, record: Record, weights_path: Path) -> None:
     assert isinstance(cell.method, Method)
     task = session.task(cell)
-    model = copy.deepcopy(task.model)
-    problem = _problem(task, model, cell, lambda name, weight: session.grid(cell, name, weight))
+
+    def grid_of(name: str, weight: Tensor) -> AffineGrid:
+        # Cells of one quantizer share a grid: a method gets a copy that it cannot spoil for the others.
+        grid = session.grid(cell, name, weight)
+        return replace(grid, scale=grid.scale.clone(), zero_point=grid.zero_point.clone())
+
+    problem = _problem(task, copy.deepcopy(task.model), cell, grid_of)
     originals = {layer.name: layer.module.weight.detach().clone() for layer in problem.layers}
     hessians = session.hessians(cell)
     record.facts = task.facts() | {
@@ -134,17 +142,25 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
         "grid": problem.layers[0].grid.levels.describe(),
     }
 
-    torch.manual_seed(problem.seed_of("method"))
+    _seed(problem.seed_of("method"))
+    machine.warm_up(session.device)
     started = time.monotonic()
     solution = cell.method.solve(problem)
+    seconds = time.monotonic() - started
+    if not isinstance(solution, Solution):
+        raise CellError(f"the method returned {type(solution).__name__} (allowed: a Solution)")
     record.cost = Cost(
-        method_seconds=time.monotonic() - started,
+        method_seconds=seconds,
         calibration_tokens=solution.calibration_tokens,
         train_tokens=solution.train_tokens,
         train_steps=solution.train_steps,
     )
     record.traces = {name: [float(value) for value in curve] for name, curve in solution.traces.items()}
     solution.check(problem)
+    # The method owned its copy of the model: whatever it changed there beside its codes must not be measured.
+    del problem
+    model = copy.deepcopy(task.model)
+    problem = _problem(task, model, cell, grid_of)
     with torch.no_grad():
         for layer in problem.layers:
             layer.module.weight.copy_(solution.layers[layer.name].weight())
@@ -154,6 +170,13 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     _evaluate(task, model.eval(), cell, record)
     data, record.weights_sha256 = evidence.packed_weights(solution)
     atomic.write_bytes(weights_path, data)
+
+
+def _seed(seed: int) -> None:
+    """Seed every generator of the process that a method may draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def _evaluate(task: Any, model: nn.Module, cell: Cell, record: Record) -> None:

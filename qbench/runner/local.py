@@ -17,6 +17,7 @@ from qbench.runner import worker
 from qbench.runner.identity import PlannedCell
 from qbench.store.record import Record
 
+DEVICES = ("auto", "cpu", "cuda")
 # Without these, glibc gives every large temporary back to the system at once and pays for fresh pages at the next one.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
 
@@ -155,7 +156,7 @@ def _died(planned: PlannedCell, suite: str) -> Record:
         axes=planned.cell.axes(),
         suite=suite,
         status="failed",
-        reason="its process died twice without a word: most likely killed for want of memory",
+        reason="its process died twice without a word: killed, as the system does where memory runs out, or crashed",
         started=now,
         ended=now,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import resource
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 
 import qbench
 from qbench.errors import QBenchError
-from qbench.runner.local import ALLOCATOR
+from qbench.runner.local import ALLOCATOR, DEVICES
 
 
 def settle(threads: int) -> None:
@@ -34,8 +36,19 @@ def settle(threads: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
+@cache
+def warm_up(device: str) -> None:
+    """Have torch load what it loads at its first training step, so that no method's seconds hold it."""
+    with torch.random.fork_rng(devices=[]):
+        layer = torch.nn.Linear(4, 4, device=device)
+        layer(torch.ones(2, 4, device=device)).sum().backward()
+        torch.optim.AdamW(layer.parameters(), fused=True).step()
+        torch.linalg.cholesky_ex(torch.eye(4, device=device))
+
+
 def reset_peak_memory(device: str) -> None:
-    """Start a new measurement of `peak_memory`."""
+    """Start a new measurement of `peak_memory`, after giving back what earlier cells freed."""
+    _trim_heap()
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     elif sys.platform == "linux":
@@ -43,6 +56,15 @@ def reset_peak_memory(device: str) -> None:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
             pass  # not allowed in some containers: the peak is then that of the process so far
+
+
+def _trim_heap() -> None:
+    # The allocator is told to keep what is freed (see ALLOCATOR): a cell would be charged for those before it.
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+        except AttributeError:
+            pass  # another C library than glibc
 
 
 def peak_memory(device: str) -> int:
@@ -80,8 +102,10 @@ def resolve_device(wanted: str) -> str:
     Raises
     ------
     QBenchError
-        ``cuda`` is wanted and torch finds no such device.
+        `wanted` is none of the three, or it is ``cuda`` and torch finds no such device.
     """
+    if wanted not in DEVICES:
+        raise QBenchError(f"--device {wanted!r} is not a device (allowed: {', '.join(DEVICES)})")
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise QBenchError("--device cuda: torch finds no CUDA device (allowed here: auto, cpu)")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qbench import atomic
 from qbench.runner.identity import PlannedCell, identify
 from qbench.runner.local import LocalExecutor
 from qbench.spec import Spec
@@ -45,7 +46,8 @@ def plan(cells: Sequence[Cell], folder: RunFolder, *, fresh: bool = False) -> Pl
     cells : sequence of Cell
         All cells of the run.
     folder : RunFolder
-        Where records are. A cell whose record says it failed is to be done again.
+        Where records are. A cell whose record says it failed, or whose weights are not those it tells of, is to be
+        done again.
     fresh : bool
         Do every cell again.
 
@@ -69,7 +71,10 @@ def plan(cells: Sequence[Cell], folder: RunFolder, *, fresh: bool = False) -> Pl
 
 
 def _complete(record: Record, planned: PlannedCell, folder: RunFolder) -> bool:
-    return record.status == "ok" and (planned.cell.is_fp or folder.weights_path(planned.cell_id).exists())
+    if record.status != "ok" or planned.cell.is_fp:
+        return record.status == "ok"
+    weights = folder.weights_path(planned.cell_id)
+    return weights.exists() and atomic.sha256_file(weights) == record.weights_sha256
 
 
 def run(

@@ -31,6 +31,7 @@ def start(device: str, threads: int) -> None:
     global _session  # noqa: PLW0603 - one a process, by design
     # A terminal's Ctrl-C reaches every process; the parent, which it means, ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(2, 1)  # what a method prints must not get into the leaderboard
     _end_with_parent()
     os.environ["TQDM_DISABLE"] = "1"  # libraries' own bars would run through ours
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

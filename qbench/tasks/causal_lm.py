@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from qbench import atomic
 from qbench.errors import AssetError
@@ -15,6 +16,15 @@ from qbench.tasks.text import Commit, TextField, TextRepository, ThreeTexts
 
 if TYPE_CHECKING:
     from qbench.tasks.language import LanguageTask
+
+
+def _nameable(value: str) -> str:
+    if not re.fullmatch(r"\w[\w .+@-]*", value):
+        raise ValueError(f"{value!r} is not a title (allowed: letters, digits, spaces and . _ + @ -, one line)")
+    return value
+
+
+Title = Annotated[str, AfterValidator(_nameable)]
 
 
 class LanguageModelSpec(Spec):
@@ -132,7 +142,7 @@ class CausalLM(LanguageModelSpec):
         ``three_texts``, ``{folder: PATH}`` or ``{repo: NAME, revision: COMMIT}``.
     """
 
-    title: str
+    title: Title
     path: Path | None = None
     repo: str | None = None
     revision: Commit | None = None

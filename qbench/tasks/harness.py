@@ -68,9 +68,15 @@ class Harness:
             ``acc_norm`` (likelihood a byte) and ``acc_mutual_info`` (likelihood over that without the context; it tells
             most of a small model, since no option gains by being short or common). Chance is one in four.
         """
-        tasks = [self._task(name) for name in ("bits_per_byte", "next_sentence") if name in metrics]
-        if not tasks:
+        wanted = [name for name in ("bits_per_byte", "next_sentence") if name in metrics]
+        if not wanted:
             return {}
+        if self._tokenizer.eos_token_id is None and self._tokenizer.bos_token_id is None:
+            raise CellError(
+                "the tokenizer has neither a bos nor an eos token, and lm-eval begins each text with one: "
+                f"leave out {' and '.join(wanted)}"
+            )
+        tasks = [self._task(name) for name in wanted]
         with _fenced():
             # Not simple_evaluate: it asks git, pip and the compiler about this machine at every call, which takes
             # longer than many a measurement, and it reseeds the process.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -185,7 +186,10 @@ class LanguageTask:
         return torch.cat([part for ids in self._encoded("train") for part in (start, ids)])
 
     def _encoded(self, split: Split) -> list[Tensor]:
-        backend = self.tokenizer.backend_tokenizer
+        # A tokenizer's file can tell it to pad or to cut what it encodes: documents are neither.
+        backend = copy.deepcopy(self.tokenizer.backend_tokenizer)
+        backend.no_padding()
+        backend.no_truncation()
 
         def encode(texts: list[str]) -> list[list[int]]:
             return [encoding.ids for encoding in backend.encode_batch(texts, add_special_tokens=False)]
@@ -221,7 +225,15 @@ def load_pretrained(spec: CausalLM, seed: int, device: str) -> LanguageTask:
             place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **pins
         )
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **pins)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # transformers, safetensors and tokenizers each raise kinds of their own
         reason = str(error).split("\n")[0]
         raise AssetError(f"{spec.label()}: no model can be loaded from {place}: {reason}") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise AssetError(f"{spec.label()}: {place} has no fast tokenizer (a tokenizer.json)")
+    rows = cast("Tensor", model.get_input_embeddings().weight).shape[0]
+    if len(tokenizer) > rows:
+        raise AssetError(
+            f"{spec.label()}: the tokenizer in {place} has {len(tokenizer)} tokens, the embedding {rows}: "
+            "they do not belong together"
+        )
     return LanguageTask(model, cast("PreTrainedTokenizerFast", tokenizer), spec.text, spec, seed, device)

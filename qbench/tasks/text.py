@@ -90,7 +90,7 @@ class TextFolder(BaseModel):
             for number, line in enumerate(_read(file).split("\n"), start=1):
                 if line.strip():
                     found.append(Document(self.folder.name, f"{file.name}:{number}", _text_of(line, file, number)))
-        return _checked(split_documents(found), split, str(self.folder))
+        return _splits(found, str(self.folder))[split]
 
 
 class TextRepository(BaseModel):
@@ -138,7 +138,7 @@ class TextRepository(BaseModel):
             reason = str(error).split("\n")[0]
             raise AssetError(f"text {self.repo}@{self.revision[:12]} cannot be loaded: {reason}") from error
         found = [Document(self.repo, f"{self.split}:{index}", text) for index, text in enumerate(texts) if text.strip()]
-        return _checked(split_documents(found), split, self.repo)
+        return _splits(found, self.repo)[split]
 
 
 TextSource = ThreeTexts | TextFolder | TextRepository
@@ -179,11 +179,14 @@ def _text_of(line: str, file: Path, number: int) -> str:
         raise AssetError(f"{file}:{number}: not a JSON object with a 'text' field") from error
 
 
-def _checked(splits: dict[Split, list[Document]], split: Split, place: str) -> list[Document]:
-    empty = [name for name, documents in splits.items() if not documents]
+def _splits(documents: list[Document], place: str) -> dict[Split, list[Document]]:
+    # A text that is there twice could be calibrated on under one name and evaluated under the other.
+    distinct = list({document.text.strip(): document for document in reversed(documents)}.values())[::-1]
+    splits = split_documents(distinct)
+    empty = [name for name, chosen in splits.items() if not chosen]
     if empty:
-        raise AssetError(f"text {place} has too few documents: nothing is left for {', '.join(empty)}")
-    return splits[split]
+        raise AssetError(f"text {place} has too few different documents: nothing is left for {', '.join(empty)}")
+    return splits
 
 
 def documents_sha256(documents: list[Document]) -> str:

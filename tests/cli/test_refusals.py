@@ -74,7 +74,10 @@ def test_a_suite_that_is_wrong(call: Any, change: Change, message: str, verb: st
     ("arguments", "message"),
     [
         (("--suite", "nowhere.yaml"), "qbench: nowhere.yaml: no such file"),
-        (("--suite", "smok"), "qbench: unknown suite 'smok': did you mean 'smoke'? (allowed: llm_lowbit, smoke"),
+        (
+            ("--suite", "smok"),
+            "qbench: unknown suite 'smok': did you mean 'smoke'? (allowed: llm_lowbit, llm_lowbit_3m, smoke",
+        ),
         (("--suite", "."), "unknown suite '.'"),
         (("--suite", "./"), "is a directory (allowed: a YAML file)"),
         (
@@ -178,3 +181,47 @@ def test_a_folder_that_another_run_holds(call: Any) -> None:
     assert said.code == 2
     assert said.err.startswith("qbench: results/runs/mine is in use by process ")
     assert len(said.err.splitlines()) == 1
+
+
+def test_a_suite_whose_model_or_text_is_not_there_is_not_sound(call: Any) -> None:
+    for entry, message in (
+        ("{name: causal_lm, title: mine, path: nowhere}", "qbench: model folder {}/nowhere does not exist"),
+        ("{name: causal_lm, title: mine, path: model, text: {folder: nowhere}}", "qbench: text folder {}/nowhere does"),
+    ):
+        Path("model").mkdir(exist_ok=True)
+        Path("model/model.safetensors").touch()
+        Path("mine.yaml").write_text(
+            f"name: mine\nmatrix: {{models: [{entry}], quantizers: [absmax], bits: [4], methods: [rtn]}}\n"
+        )
+        said = call("validate", "mine.yaml")
+        assert (said.code, said.out) == (2, "")
+        assert said.err.startswith(message.format(Path.cwd())), said.err
+
+
+def test_a_suite_that_skips_everything_is_refused(call: Any) -> None:
+    Path("mine.yaml").write_text(
+        "name: mine\nmatrix: {models: [llama-1m], quantizers: [absmax], bits: [4], methods: [rtn], seeds: [7]}\n"
+    )
+    for verb in (("validate", "mine.yaml"), ("run", "--suite", "mine.yaml")):
+        said = call(*verb)
+        assert (said.code, said.out) == (2, "")
+        assert said.err == "qbench: mine.yaml: every cell is skipped: llama-1m was trained with seeds 0 to 2 only\n"
+
+
+def test_messages_are_printed_as_they_are(call: Any) -> None:
+    assert call("validate", "a:fire:[bold].yaml").err == "qbench: a:fire:[bold].yaml: no such file\n"
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:7"])
+def test_pretraining_on_a_device_there_is_not(call: Any, device: str) -> None:
+    said = call("pretrain", "llama-1m", "--device", device)
+    assert (said.code, said.err) == (
+        2,
+        f"qbench: --device {device!r} is not a device (allowed: auto, cpu, cuda)\n",
+    )
+
+
+def test_pretraining_into_a_file_is_refused_at_once(call: Any) -> None:
+    Path("taken").touch()
+    said = call("pretrain", "llama-1m", "--out", "taken")
+    assert (said.code, said.err) == (2, "qbench: taken: File exists\n")

@@ -122,6 +122,34 @@ def test_a_cell_that_is_not_clean_ends_with_one(toys: ModuleType, call: Any, met
         assert again.code == 1
 
 
+def test_what_a_method_prints_does_not_get_into_the_json(toys: ModuleType, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    Path("toy_suite.yaml").write_text(TOY.replace("METHOD", "prints"))
+    Path("driver.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(str(toys.__file__)).parent)!r})\nimport toys\n"
+        "from qbench.cli import main\nif __name__ == '__main__':\n    toys.install()\n    sys.exit(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "driver.py", *RUN_TOY, "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["leaderboard"]["counts"] == {"expected": 3, "ok": 3}
+    assert "hello from Python" in done.stderr and "hello from below" in done.stderr
+
+
+def test_a_baseline_that_cannot_be_read_is_told_of_before_anything_runs(toys: ModuleType, call: Any) -> None:
+    Path("toy_suite.yaml").write_text(TOY.replace(", METHOD", ""))
+    baseline = Path("results/baselines/toy_suite.json")
+    baseline.parent.mkdir(parents=True)
+    baseline.write_text("{")
+    said = call(*RUN_TOY)
+    assert said.code == 2
+    assert said.err.startswith(f"qbench: {baseline} is no baseline: not JSON")
+    assert not Path("results/runs").exists()
+
+
 def test_a_broken_model_fails_its_row_and_nothing_else(toys: ModuleType, call: Any) -> None:
     suite = (
         TOY.replace("[toy]", "[{name: toy, broken_seed: 0}]").replace("seeds: 1", "seeds: 2").replace(", METHOD", "")

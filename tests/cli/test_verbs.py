@@ -101,6 +101,14 @@ def test_list(call: Any) -> None:
     assert all(asset.licence in licences[name] for name, asset in assets.manifest().items())
 
 
+def test_a_plugin_that_cannot_be_loaded_hides_no_other(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS, "_references", {**METHODS._references, "gone": "no_such_module:X:fire:"})
+    said = call("list", "methods")
+    assert (said.code, said.err) == (0, "")
+    assert "rtn" in said.out
+    assert "cannot be used: method 'gone' cannot be loaded from no_such_module:X:fire:" in said.out
+
+
 def test_report(stored: Path, call: Any) -> None:
     said = call("report", *SUITE)
     assert (said.code, said.err) == (0, "")
@@ -222,6 +230,22 @@ def test_an_out_folder_that_is_a_file_is_one_line(stored: Path, call: Any) -> No
     said = call("run", *SUITE, "--out", "tiny.yaml")
     assert said.code == 2
     assert said.err.startswith("qbench: ") and said.err.count("\n") == 1
+
+
+def test_weights_that_are_cut_short_are_made_again(stored: Path, call: Any) -> None:
+    path = next((stored / "results" / "runs" / "tiny" / "weights").iterdir())
+    path.write_bytes(path.read_bytes()[:50])
+    assert "1 cells to run, 3 stored, 1 skipped" in call("plan", *SUITE).out
+
+
+def test_a_stray_file_among_the_records_is_told_of_and_left_aside(stored: Path, call: Any) -> None:
+    before = call("report", *SUITE)
+    stray = stored / "results" / "runs" / "tiny" / "records" / "notes.json"
+    stray.write_text("{}")
+    after = call("report", *SUITE)
+    assert (after.code, after.out) == (0, before.out)
+    assert after.err.startswith("warning: results/runs/tiny/records/notes.json is no record (no schema_version)")
+    assert stray.exists()
 
 
 def test_weights_that_are_gone_are_made_again(stored: Path, call: Any) -> None:

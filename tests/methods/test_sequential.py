@@ -191,3 +191,12 @@ def test_blocks_that_are_not_called_one_after_the_other_are_refused(make_problem
     for other in (backwards, twice):
         with pytest.raises(CellError, match=r"^the model does not call each of its blocks once, one after the other$"):
             full_precision_hessians(other)
+
+
+def test_a_layer_whose_weight_is_used_without_calling_it_is_named(make_problem: MakeProblem) -> None:
+    problem = make_problem()
+    down = problem.blocks[0].module.mlp.down_proj
+    problem.blocks[0].module.mlp.down_proj = torch.nn.Identity()
+    problem.blocks[0].module.mlp.forward = lambda x: x @ down.weight[:, :16]
+    with pytest.raises(CellError, match=r"^layer '.*gate_proj' is never called, though its block runs"):
+        full_precision_hessians(problem)

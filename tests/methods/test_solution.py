@@ -141,6 +141,28 @@ def test_codes_off_the_grid_are_refused(make_problem: MakeProblem, value: float)
     assert str(caught.value) == f"layer {FIRST!r} has codes that are not levels of its grid"
 
 
+def test_a_layer_that_was_not_asked_for_is_refused(make_problem: MakeProblem) -> None:
+    problem = make_problem()
+    solution = solved(problem)
+    solution.layers["lm_head"] = solution.layers[FIRST]
+    with pytest.raises(CellError, match=r"^the method gave layer 'lm_head', which is no target layer$"):
+        solution.check(problem)
+
+
+def test_codes_on_another_device_are_refused(make_problem: MakeProblem) -> None:
+    problem = make_problem()
+    with pytest.raises(CellError, match=r"has codes on meta, expected cpu$"):
+        solved(problem, codes=torch.zeros(16, 16, device="meta")).check(problem)
+
+
+@pytest.mark.parametrize("part", ["scale", "zero_point"])
+def test_a_grid_of_other_granularity_is_refused(make_problem: MakeProblem, part: str) -> None:
+    problem = make_problem()
+    grid = dataclasses.replace(problem.layers[0].grid, **{part: torch.ones(16, 16)})
+    with pytest.raises(CellError, match=rf"has a {part} of shape \(16, 16\) in groups of 16, expected \(16, 1\)"):
+        solved(problem, grid=grid).check(problem)
+
+
 def test_a_grid_of_other_levels_is_refused(make_problem: MakeProblem) -> None:
     problem = make_problem(bits=3)
     other = dataclasses.replace(problem.layers[0].grid, levels=IntegerGrid(4, symmetric=True))

@@ -161,6 +161,15 @@ def test_cells_of_a_session_do_not_see_each_other(
         assert (one.metrics, one.documents, one.weights_sha256) == (two.metrics, two.documents, two.weights_sha256)
 
 
+def test_what_a_method_does_to_its_model_beside_its_codes_is_not_measured(
+    run: Callable[..., Record], llama: MakeCell, toys: ModuleType
+) -> None:
+    spoilt, sound = run(llama(toys.Spoils(name="spoils"))), run(llama(RTN))
+    assert spoilt.clean, spoilt.reason
+    for part in ("metrics", "documents", "layers", "weights_sha256"):
+        assert getattr(spoilt, part) == getattr(sound, part), part
+
+
 def test_chance_comes_from_the_cell(run: Callable[..., Record], llama: MakeCell, toys: ModuleType) -> None:
     noisy = toys.Noisy(name="noisy")
     first, again, other = (run(llama(noisy, seed=seed)) for seed in (0, 0, 1))
@@ -228,6 +237,14 @@ def test_everything_but_the_quantized_layers_stays_as_it_was(
         ("gives_nan", "diverged", "layer 'model.layers.0.self_attn.q_proj' has codes or scales that are not finite"),
         ("off_grid", "failed", "layer 'model.layers.0.self_attn.q_proj' has codes that are not levels of its grid"),
         ("leaves_out", "failed", "the method left layer 'model.layers.0.self_attn.q_proj' out"),
+        ("leaves", "failed", "SystemExit: 3"),
+        ("returns_nothing", "failed", "the method returned NoneType (allowed: a Solution)"),
+        (
+            "finer_grid",
+            "failed",
+            "layer 'model.layers.0.self_attn.q_proj' has a scale of shape (128, 128) in groups of 1, expected (128, 1) "
+            "in groups of 128: the granularity is the quantizer's",
+        ),
     ],
 )
 def test_a_method_that_fails_costs_its_cell(
@@ -237,6 +254,7 @@ def test_a_method_that_fails_costs_its_cell(
     assert (record.status, record.reason, record.clean) == (status, reason, False)
     assert record.metrics == {} and record.weights_sha256 is None and record.ended
     assert list(tmp_path.iterdir()) == []
+    assert ("traceback" in record.facts) == (method in ("raises", "leaves"))
     assert ("no luck today" in record.facts.get("traceback", "")) == (method == "raises")
     assert parse_record(dump_record(record)) == record
     assert run(llama(RTN)).clean  # the session is none the worse

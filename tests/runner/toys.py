@@ -154,8 +154,46 @@ class Interrupted(RoundToNearest):
         return super().solve(problem)
 
 
+class Leaves(RoundToNearest):
+    """Wants to end the process."""
+
+    def solve(self, problem: Problem) -> Solution:
+        raise SystemExit(3)
+
+
+class ReturnsNothing(RoundToNearest):
+    def solve(self, problem: Problem) -> Solution:
+        return None  # type: ignore[return-value]
+
+
+class Prints(RoundToNearest):
+    """Says something to whoever reads the leaderboard, in Python and past it."""
+
+    def solve(self, problem: Problem) -> Solution:
+        print("hello from Python")  # noqa: T201
+        os.write(1, b"hello from below\n")
+        return super().solve(problem)
+
+
+class FinerGrid(RoundToNearest):
+    """Gives each weight a scale of its own, so that nothing is lost."""
+
+    def solve(self, problem: Problem) -> Solution:
+        import torch
+
+        def fine(layer: Any) -> LayerSolution:
+            weight = layer.module.weight.detach()
+            grid = AffineGrid(layer.grid.levels, weight.abs().clamp(min=1e-8), torch.zeros_like(weight), 1)
+            return LayerSolution(weight.sign().clamp(max=1), grid)
+
+        from qbench.methods.problem import LayerSolution, Solution
+        from qbench.quant.affine import AffineGrid
+
+        return Solution({layer.name: fine(layer) for layer in problem.layers})
+
+
 class Spoils(RoundToNearest):
-    """Changes what it was not given to change: random state, and the weights of the model it owns."""
+    """Changes what it was not given to change: random state, grids, and the model it owns."""
 
     def solve(self, problem: Problem) -> Solution:
         import torch
@@ -163,20 +201,31 @@ class Spoils(RoundToNearest):
         torch.manual_seed(0)
         found = super().solve(problem)
         with torch.no_grad():
+            for parameter in problem.model.parameters():
+                parameter.fill_(7)
             for layer in problem.layers:
-                layer.module.weight.fill_(7)
+                layer.module.bias = torch.nn.Parameter(torch.ones(len(layer.module.weight)))
+                found.layers[layer.name] = replace(
+                    found.layers[layer.name], grid=layer.grid.with_scale(layer.grid.scale.clone())
+                )
+                layer.grid.scale.fill_(7)
         return found
 
 
 class Noisy(RoundToNearest):
-    """Draws from torch's global generator."""
+    """Draws from the global generators of torch, numpy and Python."""
 
     def solve(self, problem: Problem) -> Solution:
+        import random
+
+        import numpy as np
         import torch
 
         def drawn(found: Any) -> Any:
             levels = found.grid.levels
             codes = torch.randint(levels.quant_min, levels.quant_max + 1, found.codes.shape)
+            codes[0, 0] = random.randint(levels.quant_min, levels.quant_max)
+            codes[0, 1:] = torch.from_numpy(np.random.randint(levels.quant_min, levels.quant_max, len(codes[0]) - 1))
             return replace(found, codes=codes.to(found.codes.dtype))
 
         return _changed(super().solve(problem), drawn)
@@ -205,6 +254,10 @@ METHODS = {
     "falls_back": FallsBack,
     "traces_tensors": TracesTensors,
     "dies": Dies,
+    "leaves": Leaves,
+    "returns_nothing": ReturnsNothing,
+    "prints": Prints,
+    "finer_grid": FinerGrid,
     "interrupted": Interrupted,
     "spoils": Spoils,
     "noisy": Noisy,

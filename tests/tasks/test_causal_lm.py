@@ -10,9 +10,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from qbench.errors import AssetError
+from qbench.errors import AssetError, CellError
 from qbench.methods.rtn import RoundToNearest
 from qbench.quantizers.absmax import AbsMax
+from qbench.quantizers.mse import MeanSquaredError
 from qbench.runner.execute import Session, execute
 from qbench.runner.identity import identify
 from qbench.suite.cell import Cell
@@ -143,3 +144,97 @@ def test_the_fingerprint_of_an_embedded_model_names_all_it_reads() -> None:
     found = ZooLM(name="llama-1m").fingerprint(0)
     assert set(found) == {"weights", "tokenizer", "text/train", "text/calibration", "text/evaluation"}
     assert found != ZooLM(name="llama-1m").fingerprint(1)
+
+
+def copied(folder: Path, place: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(folder, place))
+
+
+@pytest.mark.parametrize("setting", ["padding", "truncation"])
+def test_what_a_tokenizer_file_says_of_padding_and_cutting_does_not_change_documents(
+    folder: Path, tmp_path: Path, setting: str
+) -> None:
+    import json
+
+    plain, other = copied(folder, tmp_path / "plain"), copied(folder, tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer[setting] = {
+        "padding": {
+            "strategy": "BatchLongest",
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": "<|endoftext|>",
+        },
+        "truncation": {"direction": "Right", "max_length": 100, "strategy": "LongestFirst", "stride": 0},
+    }[setting]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    for index in range(40):
+        (tmp_path / f"{index}.txt").write_text(f"The story of number {index} begins here and goes on. " * (20 + index))
+    first, second = (
+        spec_of(place, text={"folder": str(tmp_path)}).load(0, "cpu").evaluation.tokens for place in (plain, other)
+    )
+    assert torch.equal(first, second)
+
+
+def test_a_tokenizer_without_a_beginning_measures_the_loss_and_says_what_to_leave_out(
+    folder: Path, tmp_path: Path
+) -> None:
+    import json
+
+    bare = copied(folder, tmp_path / "bare")
+    config = json.loads((bare / "tokenizer_config.json").read_text())
+    config = {key: value for key, value in config.items() if not key.endswith("_token")}
+    (bare / "tokenizer_config.json").write_text(json.dumps(config))
+    (bare / "special_tokens_map.json").unlink(missing_ok=True)
+    task = spec_of(bare).load(0, "cpu")
+    assert task.tokenizer.eos_token_id is None and task.tokenizer.bos_token_id is None
+    assert task.evaluate(task.model, ("loss",)).metrics["loss/blocks128"] > 0
+    with pytest.raises(
+        CellError, match=r"neither a bos nor an eos token.*: leave out bits_per_byte and next_sentence$"
+    ):
+        task.evaluate(task.model, ("loss", "bits_per_byte", "next_sentence"))
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    import json
+
+    other = copied(folder, tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append(
+        {
+            "id": 1024,
+            "content": "<extra>",
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+    )
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(AssetError, match=r"has 1025 tokens, the embedding 1024: they do not belong together$"):
+        spec_of(other).load(0, "cpu")
+
+
+def test_weights_that_are_cut_short_are_named_in_one_line(folder: Path, tmp_path: Path) -> None:
+    broken = copied(folder, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(AssetError, match=r"^mine: no model can be loaded from .*broken: .+$"):
+        spec_of(broken).load(0, "cpu")
+
+
+@pytest.mark.parametrize("title", ["", " ", "a|b", "a,b", "a\n# b", "a/b", "a=b"])
+def test_a_title_is_a_name_for_one_line(folder: Path, title: str) -> None:
+    with pytest.raises(ValidationError, match="is not a title"):
+        spec_of(folder, title=title)
+
+
+def test_a_number_that_is_not_finite_is_no_option() -> None:
+    for value in (math.inf, math.nan):
+        with pytest.raises(ValidationError, match="finite number"):
+            MeanSquaredError(name="mse", p=value)

@@ -64,7 +64,10 @@ def test_too_few_documents(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("One text only.")
     with pytest.raises(AssetError) as caught:
         TextFolder(folder=tmp_path).documents("train")
-    assert str(caught.value) == f"text {tmp_path} has too few documents: nothing is left for calibration, evaluation"
+    assert (
+        str(caught.value)
+        == f"text {tmp_path} has too few different documents: nothing is left for calibration, evaluation"
+    )
 
 
 @pytest.mark.parametrize("line", ["{'text': 1}", '["text"]', '{"body": "x"}', '"text"', "5"])
@@ -165,3 +168,18 @@ def test_preparing_the_embedded_text_fetches_and_builds_it(monkeypatch: pytest.M
     monkeypatch.setattr(corpus, "build", lambda: done.append("built"))
     ThreeTexts().prepare()
     assert done == [*corpus.SOURCES, "built"]
+
+
+def test_a_text_that_is_there_twice_is_in_one_split_only(tmp_path: Path) -> None:
+    for index in range(60):
+        (tmp_path / f"{index:02d}.txt").write_text(f"Text number {index // 2} of a folder." * 20 + "\n" * (index % 2))
+    splits = {split: TextFolder(folder=tmp_path).documents(split) for split in corpus.SPLITS}
+    texts = [document.text.strip() for documents in splits.values() for document in documents]
+    assert len(texts) == len(set(texts)) == 30
+
+
+def test_copies_of_one_text_are_too_few(tmp_path: Path) -> None:
+    for index in range(40):
+        (tmp_path / f"{index}.txt").write_text("The same text.")
+    with pytest.raises(AssetError, match="has too few different documents: nothing is left for calibration"):
+        TextFolder(folder=tmp_path).documents("train")
