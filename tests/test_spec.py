@@ -60,7 +60,7 @@ def test_equal_options_have_equal_labels(one: Options, other: Options) -> None:
         assert one != other
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False))
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
 def test_different_floats_have_different_labels(one: float, other: float) -> None:
     labels = {Options(name="gptq", percdamp=value).label() for value in (one, other)}
     assert (len(labels) == 1) == (one == other)

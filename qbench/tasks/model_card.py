@@ -51,7 +51,8 @@ def render_card(result: dict[str, Any]) -> str:
             f"of {recipe['batch_size']} windows of {recipe['sequence_length']} tokens",
             "- checkpoints: `stable.safetensors` (where the decay begins), `decayed.safetensors` (the end);",
             "  bfloat16, and the rounded values are the reference",
-            f"- made with torch {result['torch']} on {result['device']}, compiled: {str(result['compiled']).lower()}",
+            f"- made with torch {result['torch']} on {result['device']}, compiled: {str(result['compiled']).lower()}, "
+            f"matrix products in {zoo.Recipe(**recipe).precision}",
             "- licence: Apache-2.0 for the weights; they are derived from the texts below",
             "",
             "Text, split by document into train, calibration and evaluation:",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import pytest
 import torch
+from pydantic import AllowInfNan
 from torch import Tensor, nn
 
 from qbench.errors import CellError
@@ -28,8 +31,8 @@ def drawn(rows: int, columns: int) -> Tensor:
 class Fixed(Quantizer):
     """A rule that returns what it is told, and remembers the blocks it was given."""
 
-    scale: float = 1.0
-    zero_point: float = 0.0
+    scale: Annotated[float, AllowInfNan()] = 1.0  # what a rule may not return
+    zero_point: Annotated[float, AllowInfNan()] = 0.0
     shape: tuple[int, ...] | None = None
 
     def choose_qparams(self, blocks: Tensor, grid: IntegerGrid) -> QParams:
