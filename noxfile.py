@@ -24,7 +24,6 @@ CONSTRAINTS = ROOT / "constraints.txt"
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 STAMP = "installed.sha256"
-DEFAULT_SUITE = "llm_lowbit"
 
 
 # A torch environment takes over a gigabyte and a minute, so the sessions share one instead of having one each.
@@ -74,8 +73,12 @@ def perf(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def tables(session: nox.Session) -> None:
-    """Write results/tables again from the records; posargs go to `qbench report`."""
-    qbench(session, "report", *(session.posargs or ["--suite", DEFAULT_SUITE, "--write"]))
+    """Write results/tables again from the records, all of it; posargs go to `qbench report`."""
+    if session.posargs:
+        qbench(session, "report", *session.posargs)
+        return
+    for table in sorted((ROOT / "results" / "tables").glob("*.md")):
+        qbench(session, "report", "--suite", table.stem, "--write")
 
 
 @nox.session(default=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,23 @@ def test_the_example_suite_is_sound(tmp_path: Path) -> None:
     cells = enumerate_cells(load_suite(str(suite)))
     assert any(cell.skip for cell in cells)
     assert sum(cell.skip is None and not cell.is_fp for cell in cells) == 2 * 3 * (2 * 4 - 1)
+
+
+def test_the_example_quantizer_works() -> None:
+    import torch
+
+    from qbench.quant.affine import fake_quantize
+    from qbench.quantizers.layout import choose_grid
+
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(README.split("```python\n")[1].split("```")[0], names)
+    weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    weight[:, 0] = 50.0
+    clipped, whole = (
+        fake_quantize(weight, choose_grid(weight, names["Percentile"](name="percentile", q=q), 4)) for q in (95, 100)
+    )
+    errors = [(found - weight)[:, 1:].square().mean() for found in (clipped, whole)]
+    assert errors[0] < errors[1]
 
 
 def test_nothing_is_left_to_fill_in() -> None:

@@ -18,7 +18,7 @@ from pydantic_core import to_jsonable_python
 from qbench import atomic
 from qbench.errors import QBenchError
 from qbench.spec import Spec
-from qbench.store.record import SCHEMA_VERSION
+from qbench.store.record import SCHEMA_VERSION, Record, Status
 from qbench.suite.cell import Cell
 
 _RUNNER_SOURCES = (
@@ -47,6 +47,19 @@ class PlannedCell:
     cell: Cell
     key: dict[str, Any]
     cell_id: str
+
+    def not_executed(self, suite: str, status: Status, reason: str, at: str) -> Record:
+        """Return the record of a cell that was not executed to its end; `at` is the time, in UTC."""
+        return Record(
+            cell_id=self.cell_id,
+            key=self.key,
+            axes=self.cell.axes(),
+            suite=suite,
+            status=status,
+            reason=reason,
+            started=at,
+            ended=at,
+        )
 
 
 def identify(cell: Cell) -> PlannedCell:

@@ -149,14 +149,5 @@ def _environment(offline: bool) -> Iterator[None]:
 
 
 def _died(planned: PlannedCell, suite: str) -> Record:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return Record(
-        cell_id=planned.cell_id,
-        key=planned.key,
-        axes=planned.cell.axes(),
-        suite=suite,
-        status="failed",
-        reason="its process died twice without a word: killed, as the system does where memory runs out, or crashed",
-        started=now,
-        ended=now,
-    )
+    reason = "its process died twice without a word: killed, as the system does where memory runs out, or crashed"
+    return planned.not_executed(suite, "failed", reason, datetime.now(UTC).isoformat(timespec="milliseconds"))

@@ -132,23 +132,11 @@ def run(
             if not rows[row]:
                 del rows[row]
             if row in gates and not (gate := records[gates[row]]).clean:
-                keep(_gated(one, suite, gate))
+                reason = f"its full-precision cell {gate.status}: {gate.reason}"
+                keep(one.not_executed(suite, "skipped", reason, gate.ended))
             else:
                 yield one
 
     for record in executor.run(ready(), suite, folder.weights_path):
         keep(record)
     return records
-
-
-def _gated(planned: PlannedCell, suite: str, gate: Record) -> Record:
-    return Record(
-        cell_id=planned.cell_id,
-        key=planned.key,
-        axes=planned.cell.axes(),
-        suite=suite,
-        status="skipped",
-        reason=f"its full-precision cell {gate.status}: {gate.reason}",
-        started=gate.ended,
-        ended=gate.ended,
-    )

@@ -196,11 +196,17 @@ def test_a_killed_run_leaves_no_process_and_ends_like_an_unbroken_one(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c_ends_a_run_at_once_and_in_one_line(start_driver: StartDriver, tmp_path: Path) -> None:
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_polite_kill_end_a_run_at_once_and_in_one_line(
+    start_driver: StartDriver, tmp_path: Path, word: signal.Signals
+) -> None:
     driver = start_driver("out", 2)
     wait_until(lambda: driver.poll() is not None or len(list((tmp_path / "out" / "records").glob("[!.]*.json"))) >= 4)
     workers = psutil.Process(driver.pid).children(recursive=True)
-    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to the driver and its workers
+    if word == signal.SIGINT:
+        os.killpg(driver.pid, word)  # as a terminal does: to the driver and its workers
+    else:
+        driver.send_signal(word)
     _, said = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 130, said
     assert "Traceback" not in said
