@@ -49,7 +49,17 @@ class PlannedCell:
     cell_id: str
 
     def not_executed(self, suite: str, status: Status, reason: str, at: str) -> Record:
-        """Return the record of a cell that was not executed to its end; `at` is the time, in UTC."""
+        """Return the record of a cell that was not executed to its end.
+
+        Parameters
+        ----------
+        suite : str
+            The suite that wanted it.
+        status, reason : str
+            What became of it, and why.
+        at : str
+            Start and end, ISO 8601 in UTC.
+        """
         return Record(
             cell_id=self.cell_id,
             key=self.key,
