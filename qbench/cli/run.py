@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from qbench.cli import options
 from qbench.cli.selection import select
-from qbench.errors import QBenchError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,13 +42,12 @@ def run(
     """
     from qbench.report.leaderboard import leaderboard
     from qbench.report.text import render_text
-    from qbench.runner.local import DEVICES
+    from qbench.runner.local import check_device
     from qbench.runner.run import plan
     from qbench.store.comparison import compare
     from qbench.store.folder import RunFolder
 
-    if device not in DEVICES:
-        raise QBenchError(f"--device {device!r} is not a device (allowed: {', '.join(DEVICES)})")
+    check_device(device)
     loaded, cells = select(suite, seeds, only)
     folder = RunFolder(options.run_path(loaded.name, out))
     console = options.console()

@@ -13,6 +13,7 @@ from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
+from qbench.errors import QBenchError
 from qbench.runner import worker
 from qbench.runner.identity import PlannedCell
 from qbench.store.record import Record
@@ -120,6 +121,18 @@ class LocalExecutor:
                 raise
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+
+def check_device(wanted: str) -> None:
+    """Make sure that a device has one of the allowed names, without asking torch whether it is there.
+
+    Raises
+    ------
+    QBenchError
+        It is none of ``auto``, ``cpu`` and ``cuda``.
+    """
+    if wanted not in DEVICES:
+        raise QBenchError(f"--device {wanted!r} is not a device (allowed: {', '.join(DEVICES)})")
 
 
 def cores() -> int:

@@ -16,7 +16,7 @@ import torch
 
 import qbench
 from qbench.errors import QBenchError
-from qbench.runner.local import ALLOCATOR, DEVICES
+from qbench.runner.local import ALLOCATOR, check_device
 
 
 def settle(threads: int) -> None:
@@ -104,8 +104,7 @@ def resolve_device(wanted: str) -> str:
     QBenchError
         `wanted` is none of the three, or it is ``cuda`` and torch finds no such device.
     """
-    if wanted not in DEVICES:
-        raise QBenchError(f"--device {wanted!r} is not a device (allowed: {', '.join(DEVICES)})")
+    check_device(wanted)
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise QBenchError("--device cuda: torch finds no CUDA device (allowed here: auto, cpu)")
