@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from qbench.errors import CellError, DivergedError
+from qbench.methods.matrices import from_matrix, to_matrix
 from qbench.quant.affine import AffineGrid, dequantize
+from qbench.quantizers.base import Quantizer
 
 
 @dataclass(frozen=True)
@@ -20,15 +22,33 @@ class TargetLayer:
     ----------
     name : str
         Its name in the model.
-    module : nn.Linear
-        The layer; its weight has shape (out_features, in_features).
+    module : nn.Module
+        The layer: ``Linear``, ``Conv2d`` or transformers' ``Conv1D``. Its weight may have any shape and floating-point
+        type; methods work on `matrix`.
     grid : AffineGrid
         Chosen from the full-precision weight before any method runs, the same for all methods.
+    quantizer : Quantizer or None
+        What chose the grid, for methods that choose scales again; None where there is only a grid.
     """
 
     name: str
-    module: nn.Linear
+    module: nn.Module
     grid: AffineGrid
+    quantizer: Quantizer | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's weight as it is, in its own shape."""
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
+        return weight.detach()
+
+    def matrix(self) -> Tensor:
+        """Return the weight as it is now, as a matrix of shape (rows, columns) in float32; see `to_matrix`."""
+        return to_matrix(self.module, self.weight).float()
+
+    def write(self, matrix: Tensor) -> None:
+        """Put a matrix of shape (rows, columns) in the place of the weight, in the weight's own type."""
+        self.weight.copy_(from_matrix(self.module, matrix))
 
 
 @dataclass(frozen=True)
@@ -46,7 +66,7 @@ class Problem:
     Attributes
     ----------
     model : nn.Module
-        Full precision, in float32. The method owns it and may change its target layers' weights.
+        Full precision. The method owns it and may change its target layers' weights.
     blocks : sequence of Block
         In forward order.
     calibration : sequence of Tensor
@@ -61,6 +81,9 @@ class Problem:
         ``tokens_of(batch)`` counts the tokens (or images) of a batch.
     seed_of : callable
         ``seed_of(purpose)`` is the seed of a named stream of this cell.
+    predict : callable or None
+        ``predict(model, batch)`` is (logits of shape (positions, classes), targets of shape (positions,)), of which the
+        loss is the mean cross entropy; None for a task that has no such thing.
     """
 
     model: nn.Module
@@ -71,6 +94,7 @@ class Problem:
     train_batches: Callable[[int, int], Iterator[Tensor]]
     tokens_of: Callable[[Tensor], int]
     seed_of: Callable[[str], int]
+    predict: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]] | None = None
 
     @property
     def layers(self) -> list[TargetLayer]:
@@ -89,8 +113,8 @@ class LayerSolution:
 
     Attributes
     ----------
-    codes : Tensor of shape (out_features, in_features)
-        Integers from ``quant_min`` to ``quant_max``.
+    codes : Tensor of shape (rows, columns)
+        Of the layer's matrix. Integers from ``quant_min`` to ``quant_max``.
     grid : AffineGrid
         What the codes stand for; the problem's own grid unless the method learns it.
     objective, rtn_objective : float or None
@@ -112,7 +136,7 @@ class LayerSolution:
     details: dict[str, float] = field(default_factory=dict)
 
     def weight(self) -> Tensor:
-        """Return the deployed weight, of shape (out_features, in_features)."""
+        """Return the deployed weight as a matrix, of shape (rows, columns)."""
         return dequantize(self.codes, self.grid)
 
 
@@ -128,6 +152,9 @@ class Solution:
         Data consumed.
     traces : dict of str to list of float
         Curves for the record.
+    statistics : dict of str to Tensor
+        Running statistics of batch-norm layers that are deployed with the codes, by buffer name; those left out stay
+        as they are in the full-precision model.
     """
 
     layers: dict[str, LayerSolution]
@@ -135,6 +162,7 @@ class Solution:
     train_tokens: int = 0
     train_steps: int = 0
     traces: dict[str, list[float]] = field(default_factory=dict)
+    statistics: dict[str, Tensor] = field(default_factory=dict)
 
     def check(self, problem: Problem) -> None:
         """Make sure that every layer is there, finite, and on its grid.
@@ -158,7 +186,7 @@ class Solution:
                 raise CellError(
                     f"layer {layer.name!r} has codes on {found.codes.device}, expected {layer.grid.scale.device}"
                 )
-            shape, expected = tuple(found.codes.shape), tuple(layer.module.weight.shape)
+            shape, expected = tuple(found.codes.shape), tuple(layer.matrix().shape)
             if shape != expected:
                 raise CellError(f"layer {layer.name!r} has codes of shape {shape}, expected {expected}")
             for part in ("scale", "zero_point"):

@@ -26,8 +26,9 @@ class AffineGrid:
     ----------
     levels : IntegerGrid
         The integer levels.
-    scale, zero_point : Tensor of shape (1 or rows, n_groups)
-        One entry for each row (or one for all) and each group of columns.
+    scale, zero_point : Tensor of shape (..., 1 or rows, n_groups)
+        One entry for each row (or one for all) and each group of columns. Leading dimensions are those of a stack of
+        matrices.
     group_size : int
         Columns a group; the last group may have fewer.
     """
@@ -38,8 +39,8 @@ class AffineGrid:
     group_size: int
 
     def by_column(self, columns: int) -> tuple[Tensor, Tensor]:
-        """Return scale and zero point of each weight, of shape (1 or rows, 1 or columns)."""
-        if self.scale.shape[1] == 1:
+        """Return scale and zero point of each weight, of shape (..., 1 or rows, 1 or columns)."""
+        if self.scale.shape[-1] == 1:
             return self.scale, self.zero_point
         return _spread(self.scale, self.group_size, columns), _spread(self.zero_point, self.group_size, columns)
 
@@ -48,14 +49,15 @@ class AffineGrid:
         return replace(self, scale=scale)
 
     def stored_bits(self, rows: int, columns: int) -> int:
-        """Return the bits needed to store a weight matrix: codes, float32 scales and, if asymmetric, zero points."""
-        zero_points = 0 if self.levels.symmetric else self.levels.bits * self.zero_point.numel()
+        """Return the bits needed to store a weight matrix: codes, float32 scales and, where there are any, zero points."""
+        zero_points = self.levels.zero_point_bits * self.zero_point.numel()
         return self.levels.bits * rows * columns + 32 * self.scale.numel() + zero_points
 
 
 def _spread(by_group: Tensor, group_size: int, columns: int) -> Tensor:
     # An expanded view costs a sum in the backward pass; indexing by column costs a scatter, which is far slower.
-    return by_group[:, :, None].expand(-1, -1, group_size).flatten(1)[:, :columns]
+    spread = by_group.unsqueeze(-1).expand(*by_group.shape, group_size)
+    return spread.flatten(-2)[..., :columns]
 
 
 def quantize(weight: Tensor, grid: AffineGrid) -> Tensor:
@@ -63,23 +65,23 @@ def quantize(weight: Tensor, grid: AffineGrid) -> Tensor:
 
     Parameters
     ----------
-    weight : Tensor of shape (rows, columns)
+    weight : Tensor of shape (..., rows, columns)
         Floating point.
     grid : AffineGrid
         The grid.
 
     Returns
     -------
-    Tensor of shape (rows, columns)
+    Tensor of shape (..., rows, columns)
         Integers in the weight's floating-point type, from ``quant_min`` to ``quant_max``.
     """
-    scale, zero_point = grid.by_column(weight.shape[1])
+    scale, zero_point = grid.by_column(weight.shape[-1])
     return (torch.round(weight / scale) + zero_point).clamp(grid.levels.quant_min, grid.levels.quant_max)
 
 
 def dequantize(codes: Tensor, grid: AffineGrid) -> Tensor:
     """Return the weights that codes stand for; shapes as in `quantize`."""
-    scale, zero_point = grid.by_column(codes.shape[1])
+    scale, zero_point = grid.by_column(codes.shape[-1])
     return (codes - zero_point) * scale
 
 
@@ -88,8 +90,8 @@ def fake_quantize(weight: Tensor, grid: AffineGrid) -> Tensor:
     return dequantize(quantize(weight, grid), grid)
 
 
-def stack_rows(grids: list[AffineGrid], rows: list[int]) -> AffineGrid:
-    """Return the grid of matrices put on top of one another.
+def stack_rows(grids: list[AffineGrid], rows: list[int], stacks: int = 1) -> AffineGrid:
+    """Return the grid of matrices put on top of one another, stack by stack.
 
     Parameters
     ----------
@@ -97,9 +99,20 @@ def stack_rows(grids: list[AffineGrid], rows: list[int]) -> AffineGrid:
         Grids of matrices with the same number of columns, groups and levels.
     rows : list of int
         Rows of each matrix; a grid with one scale for all rows is spread over them.
+    stacks : int
+        Each matrix is cut into so many parts of equal height, and part i goes into stack i.
+
+    Returns
+    -------
+    AffineGrid
+        With scale and zero point of shape (stacks, sum of rows / stacks, n_groups).
     """
-    scale = torch.cat([grid.scale.expand(count, -1) for grid, count in zip(grids, rows, strict=True)])
-    zero_point = torch.cat([grid.zero_point.expand(count, -1) for grid, count in zip(grids, rows, strict=True)])
+
+    def stack(parts: list[Tensor]) -> Tensor:
+        spread = [part.expand(count, -1) for part, count in zip(parts, rows, strict=True)]
+        return torch.cat([part.reshape(stacks, -1, part.shape[1]) for part in spread], dim=1)
+
+    scale, zero_point = stack([grid.scale for grid in grids]), stack([grid.zero_point for grid in grids])
     return replace(grids[0], scale=scale, zero_point=zero_point)
 
 

@@ -20,7 +20,7 @@ class QParams:
     scale : Tensor of shape (n_blocks, 1)
         Distance between neighbouring levels; positive.
     zero_point : Tensor of shape (n_blocks, 1)
-        The level that stands for 0, an integer in floating-point form; 0 on a symmetric grid.
+        The level that stands for 0, an integer in floating-point form, one of `IntegerGrid.zero_points`.
     """
 
     scale: Tensor
@@ -45,15 +45,22 @@ class QParams:
         low, high = low.clamp(max=0), high.clamp(min=0)
         empty = (low == 0) & (high == 0)
         low, high = low.masked_fill(empty, -1.0), high.masked_fill(empty, 1.0)
-        steps = 2**grid.bits - 1
-        if grid.symmetric:
+        if not grid.symmetric:
+            steps = 2**grid.bits - 1
+            scale = (high / steps - low / steps).clamp(min=_SMALLEST_NORMAL)
+            return cls(scale, (-low / scale).round().clamp(grid.quant_min, grid.quant_max))
+        largest = (-low).maximum(high)
+        if grid.convention == "full_range":
             # Dividing first keeps a range near the largest float from overflowing when doubled.
-            scale = (-low).maximum(high) / steps * 2
+            scale = largest / (2**grid.bits - 1) * 2
+        elif grid.convention == "narrow_range":
+            scale = largest / grid.quant_max
         else:
-            scale = high / steps - low / steps
+            scale = largest / -grid.quant_min
         scale = scale.clamp(min=_SMALLEST_NORMAL)
-        zero_point = scale * 0 if grid.symmetric else (-low / scale).round().clamp(grid.quant_min, grid.quant_max)
-        return cls(scale, zero_point)
+        if grid.convention == "larger_side":
+            return cls(scale, -(high > -low).to(scale.dtype))
+        return cls(scale, scale * 0)
 
 
 # A subnormal scale would lose its digits, and the reciprocal overflows.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, PositiveInt, model_validator
 
+from qbench.quant.grid import Convention
 from qbench.spec import Spec
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ class Quantizer(Spec):
     granularity : Granularity
         Which weights share a scale; blocks are cut by the caller.
     symmetric : bool
-        Whether the grid has no zero point (see `qbench.quant.grid.IntegerGrid`).
+        Whether the levels lie around 0; otherwise they follow the block's range with a zero point.
+    convention : str
+        What a symmetric grid does with its odd level: ``full_range``, ``narrow_range`` or ``larger_side`` (see
+        `qbench.quant.grid.IntegerGrid`). 2-bit numbers of different conventions do not compare.
     """
 
     sources: ClassVar[tuple[str, ...]] = (
@@ -90,6 +94,13 @@ class Quantizer(Spec):
 
     granularity: GranularityField = Granularity(kind="per_channel")
     symmetric: bool = True
+    convention: Convention = "full_range"
+
+    @model_validator(mode="after")
+    def _conventions_are_of_symmetric_grids(self) -> Self:
+        if not self.symmetric and self.convention != "full_range":
+            raise ValueError(f"convention {self.convention} belongs to symmetric grids, and symmetric is false")
+        return self
 
     def label(self) -> str:
         """Return the name with granularity, symmetry and every other option that is not at its default."""

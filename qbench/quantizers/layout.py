@@ -38,7 +38,7 @@ def choose_grid(weight: Tensor, quantizer: Quantizer, bits: int) -> AffineGrid:
     if not torch.isfinite(weight).all():
         raise CellError(f"weight of shape {tuple(weight.shape)} holds NaN or infinite values: it cannot be quantized")
     rows, columns = weight.shape
-    levels = IntegerGrid(bits, quantizer.symmetric)
+    levels = IntegerGrid(bits, quantizer.symmetric, quantizer.convention)
     granularity = quantizer.granularity
     if granularity.kind == "per_tensor":
         return join_groups([_choose(quantizer, weight.reshape(1, -1), levels)], levels, 1, columns)
@@ -60,9 +60,8 @@ def _choose(quantizer: Quantizer, blocks: Tensor, levels: IntegerGrid) -> QParam
         )
     if not (torch.isfinite(found.scale).all() and (found.scale > 0).all()):
         raise CellError(f"quantizer {quantizer.name!r} returned a scale that is not a positive finite number")
-    low, high = (0, 0) if levels.symmetric else (levels.quant_min, levels.quant_max)
-    zero_point = found.zero_point
-    if not ((zero_point == zero_point.round()) & (zero_point >= low) & (zero_point <= high)).all():
-        allowed = "0, as on every symmetric grid" if levels.symmetric else f"an integer from {low} to {high}"
-        raise CellError(f"quantizer {quantizer.name!r} returned a zero point that is not {allowed}")
+    allowed, zero_point = levels.zero_points, found.zero_point
+    if not ((zero_point == zero_point.round()) & (zero_point >= allowed[0]) & (zero_point <= allowed[-1])).all():
+        said = f"an integer from {allowed[0]} to {allowed[-1]}" if len(allowed) > 1 else "0, as on this symmetric grid"
+        raise CellError(f"quantizer {quantizer.name!r} returned a zero point that is not {said}")
     return QParams(found.scale.float(), zero_point.float())

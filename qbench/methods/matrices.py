@@ -1,0 +1,110 @@
+"""Layers as matrix products: a layer's weight as a matrix, and its inputs as the columns which that matrix meets.
+
+A linear layer's weight is its matrix. transformers' ``Conv1D`` keeps the transpose. A convolution is the product of
+its kernels, one a row, with the patches of its input; a grouped one is several such products side by side, and a
+depthwise one has one row each.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def is_matrix_layer(module: nn.Module) -> bool:
+    """Return whether a module is a layer that can be quantized: ``Linear``, ``Conv2d`` or transformers' ``Conv1D``."""
+    return isinstance(module, nn.Linear | nn.Conv2d) or _is_transposed(module)
+
+
+def to_matrix(module: nn.Module, weight: Tensor) -> Tensor:
+    """Return a layer's weight as a matrix; gradients pass.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The layer.
+    weight : Tensor
+        In the layer's own shape, which may be that of another tensor than the layer's weight.
+
+    Returns
+    -------
+    Tensor of shape (rows, columns)
+        Rows are output features or channels; a convolution's columns are ``in_channels / groups * height * width``.
+    """
+    return weight.T if _is_transposed(module) else weight.flatten(1)
+
+
+def from_matrix(module: nn.Module, matrix: Tensor) -> Tensor:
+    """Return what `to_matrix` was given: a weight in the layer's own shape."""
+    if _is_transposed(module):
+        return matrix.T
+    if isinstance(module, nn.Conv2d):
+        return matrix.view(module.out_channels, module.in_channels // module.groups, *module.kernel_size)
+    return matrix
+
+
+def input_groups(module: nn.Module) -> int:
+    """Return how many equal parts a layer's rows fall into that see different inputs: 1, or a convolution's groups."""
+    return module.groups if isinstance(module, nn.Conv2d) else 1
+
+
+def input_columns(module: nn.Module, x: Tensor) -> Tensor:
+    """Return the columns that a layer's matrix is multiplied with.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The layer.
+    x : Tensor
+        Its input: of shape (..., in_features), or (batch, in_channels, height, width).
+
+    Returns
+    -------
+    Tensor of shape (groups, positions, columns)
+        Positions are tokens, or the places a kernel is laid on.
+    """
+    if not isinstance(module, nn.Conv2d):
+        return x.reshape(1, -1, x.shape[-1])
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    padded = functional.pad(x, module._reversed_padding_repeated_twice, mode=mode)  # noqa: SLF001 (the layer's own)
+    patches = functional.unfold(padded, module.kernel_size, dilation=module.dilation, stride=module.stride)
+    batch, _, places = patches.shape
+    by_group = patches.view(batch, module.groups, -1, places)  # a patch's columns lie together channel by channel
+    return by_group.permute(1, 0, 3, 2).reshape(module.groups, batch * places, -1)
+
+
+def input_key(module: nn.Module) -> tuple[object, ...]:
+    """Return what two layers that are given the same tensor must also share to see the same columns."""
+    if not isinstance(module, nn.Conv2d):
+        return ()
+    geometry = (module.kernel_size, module.stride, module.padding, module.dilation)
+    return (*geometry, module.groups, module.padding_mode)
+
+
+def positions(module: nn.Module, output: Tensor) -> Tensor:
+    """Return a layer's output as a matrix, of shape (positions, rows), in the order of `input_columns`."""
+    if isinstance(module, nn.Conv2d):
+        return output.permute(0, 2, 3, 1).reshape(-1, output.shape[1])
+    return output.reshape(-1, output.shape[-1])
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    # By name: a model that holds one has brought transformers along, and nobody else needs to.
+    kind = type(module)
+    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
+
+
+def moments(columns: Tensor, others: Tensor) -> Tensor:
+    """Return the sum over positions of ``a b^T`` in float32.
+
+    Parameters
+    ----------
+    columns, others : Tensor of shape (groups, positions, n)
+        a and b.
+
+    Returns
+    -------
+    Tensor of shape (groups, n, n)
+    """
+    return torch.bmm(columns.float().mT, others.float())
