@@ -68,5 +68,5 @@ class AdaRound(Method):
             found = solve_stage(stage, self)
             for layer in stage.layers:
                 layers[layer.name] = found[layer.name]
-                layer.module.weight.data.copy_(found[layer.name].weight())
+                layer.write(found[layer.name].weight())
         return Solution(layers, calibration_tokens=problem.calibration_tokens)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from qbench.methods.problem import LayerSolution
-from qbench.methods.sequential import Gram, Stage
+from qbench.methods.stage import Gram, Stage
 from qbench.methods.stage_error import layer_solutions, stage_error
-from qbench.quant.affine import AffineGrid, dequantize, quantize, stack_rows
+from qbench.quant.affine import AffineGrid, dequantize, quantize
 
 if TYPE_CHECKING:
     from qbench.methods.adaround import AdaRound

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qbench.methods.base import Method
 
@@ -20,40 +20,68 @@ class GPTQ(Method):
     percdamp : float
         Share of the Hessian's mean diagonal that is added to its diagonal.
     block_size : int
-        Columns that are updated eagerly; the rest is updated once a block. Changes rounding errors only.
-    act_order : bool
-        Quantize columns by decreasing Hessian diagonal (with the grid fixed beforehand: "static groups").
+        Columns that receive the errors of all before them in one product. Changes rounding errors only.
+    act_order : bool or "group_aware"
+        Quantize columns by falling Hessian diagonal; ``group_aware`` keeps the columns of a group together.
+    group_scales : str
+        Where the scales of groups come from: ``static``, the given grid (chosen from the full-precision weight, as for
+        all other methods), or ``fresh``, chosen by the same range rule when the walk comes to the group, from what its
+        weights have become. Scales of whole rows or tensors are static.
     true_sequential : bool
         Whether a layer sees the quantized layers before it in its own block.
+    inputs : str
+        ``quantized``: a block is fed by its quantized predecessors; ``full_precision``: by those of the model as it
+        was.
+    cd_sweeps : int
+        Passes of coordinate descent over all columns afterwards, 0 for GPTQ as published (see
+        `qbench.methods.coordinate_descent`).
 
     Notes
     -----
-    Scales come from the full-precision weight and are shared with all other methods. A layer whose Hessian stays
-    indefinite after ten-fold increases of the damping up to 1 is rounded to nearest, and its row says so.
+    A layer whose Hessian stays indefinite after ten-fold increases of the damping up to 1 is rounded to nearest, and
+    its row says so. Inputs that are always 0 get a weight of 0. Convolutions have one Hessian a group.
     """
 
     sources: ClassVar[tuple[str, ...]] = (
+        "qbench.methods.block_calls",
+        "qbench.methods.coordinate_descent",
+        "qbench.methods.gptq_scales",
         "qbench.methods.gptq_solver",
+        "qbench.methods.gptq_stage",
+        "qbench.methods.matrices",
         "qbench.methods.sequential",
+        "qbench.methods.stage",
         "qbench.methods.stage_error",
         "qbench.quant.affine",
     )
 
     percdamp: Annotated[float, Field(gt=0, le=1)] = 0.01
     block_size: Annotated[int, Field(ge=1)] = 128
-    act_order: bool = True
+    act_order: bool | Literal["group_aware"] = True
+    group_scales: Literal["static", "fresh"] = "static"
     true_sequential: bool = False
+    inputs: Literal["quantized", "full_precision"] = "quantized"
+    cd_sweeps: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> Self:
+        if self.group_scales == "fresh" and self.act_order is True:
+            raise ValueError("group_scales fresh needs groups in one piece (allowed: act_order false or group_aware)")
+        if self.inputs == "full_precision" and self.true_sequential:
+            raise ValueError("true_sequential feeds layers by quantized ones, and inputs is full_precision")
+        return self
 
     def solve(self, problem: Problem) -> Solution:
         """Return GPTQ's codes of every layer; see `Method.solve`."""
-        from qbench.methods.gptq_solver import solve_stage
+        from qbench.methods.gptq_stage import solve_stage
         from qbench.methods.problem import Solution
         from qbench.methods.sequential import walk
 
         layers = {}
-        for stage in walk(problem, true_sequential=self.true_sequential, full_precision_targets=False):
-            found = solve_stage(stage, percdamp=self.percdamp, block_size=self.block_size, act_order=self.act_order)
+        quantized_inputs = self.inputs == "quantized"
+        for stage in walk(problem, true_sequential=self.true_sequential, quantized_inputs=quantized_inputs):
+            found = solve_stage(stage, self)
             for layer in stage.layers:
                 layers[layer.name] = found[layer.name]
-                layer.module.weight.data.copy_(found[layer.name].weight())
+                layer.write(found[layer.name].weight())
         return Solution(layers, calibration_tokens=problem.calibration_tokens)

@@ -1,141 +1,128 @@
-"""GPTQ's column-by-column solver, on the grid it is given."""
+"""GPTQ's column-by-column solver.
+
+GPTQ feeds the error of each column forward to the columns that are left. With ``H = R R^T``, R upper triangular, what
+column j has received by the time it is rounded is ``sum_{i<j} (w_i - q_i) R_ij / R_jj``: errors against the *original*
+weight, times the columns of R divided by their diagonal (Chee et al., 2023, arXiv:2307.13304, section 5, show that this
+is GPTQ). So one Cholesky factor of the Hessian is all that is needed, not the factor of its inverse, and what a block
+of columns receives from all columns before it is one matrix product.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from qbench.methods.problem import LayerSolution
-from qbench.methods.sequential import Stage
-from qbench.methods.stage_error import layer_solutions
-from qbench.quant.affine import AffineGrid, quantize, stack_rows
+from qbench.quant.grid import IntegerGrid
+
+Scales = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+"""``scales(start, current)`` gives scale and zero point of the columns from `start` on, of shape (stacks, 1 or columns,
+rows) each; `current`, of shape (stacks, columns, rows), is what these columns have become when they are about to be
+rounded."""
 
 
 @dataclass(frozen=True)
-class Factor:
-    """The upper Cholesky factor of a damped inverse Hessian, and the damping that made it possible."""
+class Feedback:
+    """How much of each column's error each later column receives.
 
-    upper: Tensor
-    damping: float
+    Attributes
+    ----------
+    weights : Tensor of shape (stacks, n, n)
+        ``R_ij / R_jj`` above the diagonal, 1 on it.
+    damping : Tensor of shape (stacks,)
+        Share of the mean diagonal that was added to the diagonal.
+    failed : Tensor of shape (stacks,), bool
+        Where no damping up to 1 made the Hessian positive definite; the weights there mean nothing.
+    """
+
+    weights: Tensor
+    damping: Tensor
+    failed: Tensor
 
 
-def inverse_factor(hessian: Tensor, percdamp: float) -> Factor | None:
-    """Return U with ``(H + d mean(diag H) I)^-1 = U^T U``; None when no damping up to 1 makes H positive definite.
+def feedback(hessian: Tensor, percdamp: float) -> Feedback:
+    """Return the feedback weights of ``H + d mean(diag H) I``.
 
     Parameters
     ----------
-    hessian : Tensor of shape (n, n)
+    hessian : Tensor of shape (stacks, n, n)
         Symmetric, with a positive diagonal.
     percdamp : float
         The first d to be tried; each failure makes it ten times larger, up to 1.
     """
-    damping = percdamp
+    mean = hessian.diagonal(dim1=1, dim2=2).mean(dim=1)
+    damping = torch.full_like(mean, percdamp)
     while True:
-        damped = hessian.clone()
-        damped.diagonal().add_(damping * hessian.diagonal().mean())
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if not failed:
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if not failed and torch.isfinite(upper).all():
-                return Factor(upper, damping)
-        if damping == 1:
+        # R = J L J, with L the lower factor of J H J and J the reversal of the order.
+        damped = hessian.flip(1, 2)
+        damped.diagonal(dim1=1, dim2=2).add_((damping * mean)[:, None])
+        # LAPACK works by columns: of a symmetric matrix the transpose is the same, and needs no rearranging.
+        lower, status = torch.linalg.cholesky_ex(damped.mT)
+        failed = (status > 0) | ~torch.isfinite(lower.diagonal(dim1=1, dim2=2)).all(dim=1)
+        if not (failed & (damping < 1)).any():
             break
-        damping = min(10 * damping, 1.0)
-    return None
+        damping = torch.where(failed, (10 * damping).clamp(max=1.0), damping)
+    upper = lower.mT.flip(1, 2)  # (J L J)^T, lower triangular and contiguous
+    return Feedback(upper.div_(upper.diagonal(dim1=1, dim2=2)[..., None].clone()).mT, damping, failed)
 
 
-def gptq_codes(weight: Tensor, grid: AffineGrid, upper: Tensor, block_size: int) -> Tensor:
-    """Quantize a matrix column by column (Algorithm 1 of the paper).
-
-    Parameters
-    ----------
-    weight : Tensor of shape (rows, n)
-        In the order in which columns are to be quantized.
-    grid : AffineGrid
-        Scale and zero point by column already in that order: group_size 1, or one group.
-    upper : Tensor of shape (n, n)
-        U of `inverse_factor`, of the Hessian in the same order.
-    block_size : int
-        Columns updated eagerly.
-
-    Returns
-    -------
-    Tensor of shape (rows, n)
-        Codes.
-    """
-    rows, columns = weight.shape
-    scale, zero_point = (part.expand(rows, columns) for part in grid.by_column(columns))
-    low, high = grid.levels.quant_min, grid.levels.quant_max
-    # Columns are walked over; as rows of the transpose they lie together in memory.
-    remaining = weight.T.contiguous()  # (n, rows)
-    scale, zero_point = scale.T.contiguous(), zero_point.T.contiguous()
-    codes = torch.empty_like(remaining)
-    diagonal = upper.diagonal().tolist()
-    for start in range(0, columns, block_size):
-        end = min(start + block_size, columns)
-        errors = torch.empty_like(remaining[start:end])
-        for column in range(start, end):
-            w = remaining[column]  # (rows,)
-            code = (w / scale[column]).round_().add_(zero_point[column]).clamp_(low, high)
-            codes[column] = code
-            error = (w - (code - zero_point[column]) * scale[column]) / diagonal[column]
-            errors[column - start] = error
-            if column + 1 < end:
-                remaining[column + 1 : end].addr_(upper[column, column + 1 : end], error, alpha=-1)
-        if end < columns:
-            remaining[end:].addmm_(upper[start:end, end:].T, errors, alpha=-1)
-    return codes.T.contiguous()
-
-
-def solve_stage(stage: Stage, *, percdamp: float, block_size: int, act_order: bool) -> dict[str, LayerSolution]:
-    """Quantize layers that share their input as one matrix.
+def gptq_codes(weight: Tensor, levels: IntegerGrid, scales: Scales, weights: Tensor, blocks: Sequence[int]) -> Tensor:
+    """Quantize matrices column by column (Algorithm 1 of the paper).
 
     Parameters
     ----------
-    stage : Stage
-        Layers, and the Gram matrix of their input (the Hessian up to a factor, which does not matter).
-    percdamp, block_size, act_order
-        See `qbench.methods.gptq.GPTQ`.
+    weight : Tensor of shape (stacks, n, rows)
+        Transposed: columns lie together in memory, in the order in which they are to be quantized.
+    levels : IntegerGrid
+        The integer levels.
+    scales : callable
+        See `Scales`; asked once a block.
+    weights : Tensor of shape (stacks, n, n)
+        Of `Feedback`, in the same order.
+    blocks : sequence of int
+        Widths, in order. The columns of a block receive what all earlier columns feed forward in one product; their
+        own exchange goes column by column. With fixed scales the widths change rounding errors only.
 
     Returns
     -------
-    dict of str to LayerSolution
-        By layer name. Errors are relative to the layer's output power.
+    Tensor of shape (stacks, n, rows)
+        Codes, transposed likewise.
+
+    Notes
+    -----
+    ``2 * rows * n^2 / 2`` multiply-adds a matrix beside the ``n^3 / 3`` of the factor.
     """
-    rows = [layer.module.weight.shape[0] for layer in stage.layers]
-    original = torch.cat([layer.module.weight.detach() for layer in stage.layers]).float()  # (all rows, n)
-    grid = stack_rows([layer.grid for layer in stage.layers], rows)
-    nearest = quantize(original, grid)
-    dead = stage.gram.hessian.diagonal() == 0  # columns whose input is always 0
-    codes, damping, fallback = nearest, None, None
-    if dead.all():
-        fallback = "rtn: all inputs of the layer are 0"
-    elif factor_of := _prepare(stage.gram.hessian, dead, percdamp, act_order):
-        factor, order = factor_of
-        weight = original.masked_fill(dead, 0.0)[:, order]
-        ordered = _permute(grid, order, original.shape[1])
-        codes = gptq_codes(weight, ordered, factor.upper, block_size)[:, order.argsort()]
-        damping = factor.damping
+    codes, errors = torch.empty_like(weight), torch.empty_like(weight)
+    start = 0
+    for width in blocks:
+        own = slice(start, start + width)
+        current = weight[:, own].clone()
+        if start:
+            current.baddbmm_(weights[:, :start, own].mT, errors[:, :start])
+        scale, zero_point = scales(start, current)
+        # Clipping levels that are counted from the zero point saves adding it to every weight and taking it off again.
+        low, high = levels.quant_min - zero_point, levels.quant_max - zero_point
+        block_codes, block_errors, within = codes[:, own], errors[:, own], weights[:, own, own]
+        columns = zip(
+            *(part.unbind(1) for part in (weight[:, own], current, block_codes, block_errors, within.mT)),
+            *(part.expand(-1, width, -1).unbind(1) for part in (scale, low, high)),
+            strict=True,
+        )
+        for column, (original, w, code, error, received, step, lowest, highest) in enumerate(columns):
+            if column:
+                _receive(w, received[:, :column], block_errors[:, :column])
+            torch.div(w, step, out=code).round_().clamp_(lowest, highest)
+            torch.addcmul(original, code, step, value=-1, out=error)
+        block_codes.add_(zero_point)
+        start += width
+    return codes
+
+
+def _receive(w: Tensor, received: Tensor, errors: Tensor) -> None:
+    """Add to a column, of shape (stacks, rows), what the `errors` before it, (stacks, k, rows), feed it."""
+    if len(w) == 1:
+        w[0].addmv_(errors[0].T, received[0])
     else:
-        fallback = "rtn: the Hessian is not positive definite at any damping up to 1"
-    details = {"dead_columns": float(dead.sum())}
-    return layer_solutions(stage, original, grid, codes, nearest, details=details, fallback=fallback, damping=damping)
-
-
-def _prepare(hessian: Tensor, dead: Tensor, percdamp: float, act_order: bool) -> tuple[Factor, Tensor] | None:
-    """Return the factor and the order of the columns."""
-    hessian = hessian.clone()
-    hessian.diagonal()[dead] = 1
-    columns = torch.arange(len(hessian), device=hessian.device)
-    order = hessian.diagonal().argsort(descending=True, stable=True) if act_order else columns
-    factor = inverse_factor(hessian[order][:, order], percdamp)
-    return None if factor is None else (factor, order)
-
-
-def _permute(grid: AffineGrid, order: Tensor, columns: int) -> AffineGrid:
-    if grid.scale.shape[1] == 1:
-        return grid
-    scale, zero_point = grid.by_column(columns)
-    return AffineGrid(grid.levels, scale[:, order], zero_point[:, order], group_size=1)
+        w[:, None].baddbmm_(received[:, None], errors)

@@ -67,7 +67,7 @@ def input_columns(module: nn.Module, x: Tensor) -> Tensor:
     if not isinstance(module, nn.Conv2d):
         return x.reshape(1, -1, x.shape[-1])
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    padded = functional.pad(x, module._reversed_padding_repeated_twice, mode=mode)  # noqa: SLF001 (the layer's own)
+    padded = functional.pad(x, module._reversed_padding_repeated_twice, mode=mode)
     patches = functional.unfold(padded, module.kernel_size, dilation=module.dilation, stride=module.stride)
     batch, _, places = patches.shape
     by_group = patches.view(batch, module.groups, -1, places)  # a patch's columns lie together channel by channel

@@ -21,7 +21,6 @@ class RoundToNearest(Method):
         from qbench.quant.affine import quantize
 
         layers = {
-            layer.name: LayerSolution(quantize(layer.matrix(), layer.grid), layer.grid)
-            for layer in problem.layers
+            layer.name: LayerSolution(quantize(layer.matrix(), layer.grid), layer.grid) for layer in problem.layers
         }
         return Solution(layers)

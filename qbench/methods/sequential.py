@@ -7,46 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qbench.errors import CellError
+from qbench.methods.block_calls import Rest, calls_of, run
+from qbench.methods.matrices import input_columns, input_key, moments
 from qbench.methods.problem import Block, Problem, TargetLayer
-
-
-@dataclass(frozen=True)
-class Gram:
-    """Second moments of a layer's inputs, averaged over calibration tokens.
-
-    Attributes
-    ----------
-    hessian : Tensor of shape (in_features, in_features)
-        ``E[x x^T]`` of the inputs x that the quantized predecessors give.
-    cross : Tensor of shape (in_features, in_features)
-        ``E[x_fp x^T]``, with x_fp the same tokens' inputs in the full-precision model; `hessian` itself where the walk
-        was not asked for them.
-    target : Tensor of shape (in_features, in_features)
-        ``E[x_fp x_fp^T]``, likewise.
-    """
-
-    hessian: Tensor
-    cross: Tensor
-    target: Tensor
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Layers that share their input and are solved together, with the moments of that input."""
-
-    layers: tuple[TargetLayer, ...]
-    gram: Gram
+from qbench.methods.stage import Gram, Inputs, Stage, merge
 
 
 @torch.no_grad()
-def walk(problem: Problem, *, true_sequential: bool, full_precision_targets: bool) -> Iterator[Stage]:
+def walk(
+    problem: Problem,
+    *,
+    true_sequential: bool,
+    full_precision_targets: bool = False,
+    quantized_inputs: bool = True,
+    keep_inputs: bool = False,
+) -> Iterator[Stage]:
     """Yield the stages of a model in forward order; the caller writes the quantized weights before it goes on.
 
     Parameters
@@ -59,32 +39,48 @@ def walk(problem: Problem, *, true_sequential: bool, full_precision_targets: boo
     full_precision_targets : bool
         Whether `Gram.cross` and `Gram.target` are measured on the full-precision model (AdaRound's asymmetric
         reconstruction), which keeps a second stream of activations, and the inputs of one block's layers.
+    quantized_inputs : bool
+        Whether a block is fed by its quantized predecessors; otherwise by full-precision ones.
+    keep_inputs : bool
+        Whether stages carry the inputs themselves, for methods that need more than second moments.
 
     Yields
     ------
     Stage
+        Parts of one shape whose inputs are known at the same time come as one stage, unless inputs are kept.
+
+    Notes
+    -----
+    In memory are the hidden states between two blocks, for all calibration batches, and the moments of the layers of
+    one block. Everything else is made batch by batch and dropped.
     """
     if not problem.blocks:
         return
-    grouped = _input_groups(problem)
-    calls = [_calls(problem, batch) for batch in problem.calibration]
+    grouped = input_groups_of(problem)
+    calls = [calls_of(problem, batch) for batch in problem.calibration]
     hidden = [of_batch[0].hidden for of_batch in calls]
     by_block = [[of_batch[index].rest for of_batch in calls] for index in range(len(problem.blocks))]
     del calls
     reference = hidden
     for block, groups, arguments in zip(problem.blocks, grouped, by_block, strict=True):
         targets: list[list[Tensor]] | None = None
-        if full_precision_targets:
+        if full_precision_targets or not quantized_inputs:
             # Nothing in this block is quantized yet: this is the full-precision block, fed by its own stream.
-            runs = [_observed(block, groups, x, rest) for x, rest in zip(reference, arguments, strict=True)]
-            targets, reference = [seen for seen, _ in runs], [output for _, output in runs]
+            runs = [
+                _observed(block, groups if full_precision_targets else [], x, rest)
+                for x, rest in zip(reference, arguments, strict=True)
+            ]
+            reference = [output for _, output in runs]
+            targets = [seen for seen, _ in runs] if full_precision_targets else None
+            del runs
         for members in [[group] for group in groups] if true_sequential else [groups]:
             places = [groups.index(group) for group in members]
             wanted = None if targets is None else [[seen[place] for place in places] for seen in targets]
-            grams = _grams(block, members, hidden, wanted, arguments)
-            for layers, gram in zip(members, grams, strict=True):
-                yield Stage(tuple(layers), gram)
-        hidden = [_run(block.module, x, rest) for x, rest in zip(hidden, arguments, strict=True)]
+            yield from _stages(block, members, hidden, wanted, arguments, keep_inputs=keep_inputs)
+        if quantized_inputs:
+            hidden = [run(block.module, x, rest) for x, rest in zip(hidden, arguments, strict=True)]
+        else:
+            hidden = reference
 
 
 @torch.no_grad()
@@ -93,52 +89,16 @@ def full_precision_hessians(problem: Problem) -> dict[str, Tensor]:
 
     Returns
     -------
-    dict of str to Tensor of shape (in_features, in_features)
+    dict of str to Tensor of shape (groups, columns, columns)
     """
     moments: dict[str, Tensor] = {}
-    for stage in walk(problem, true_sequential=False, full_precision_targets=False):
-        moments.update({layer.name: stage.gram.hessian for layer in stage.layers})
+    for stage in walk(problem, true_sequential=False):
+        for part, own in zip(stage.parts, stage.places(), strict=True):
+            moments.update({layer.name: stage.gram.hessian[own] for layer in part})
     return moments
 
 
-@dataclass(frozen=True)
-class _Rest:
-    """What a block is called with beside its hidden states: masks, position embeddings.
-
-    It is a block's own: layers with a sliding window get another mask than their neighbours.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Call:
-    hidden: Tensor
-    rest: _Rest
-
-
-def _calls(problem: Problem, batch: Tensor, *, keep_all: bool = False) -> list[_Call]:
-    """Run the model on a batch; return what each block was called with, hidden states of the first only or of all."""
-    calls: list[_Call] = []
-    called: list[nn.Module] = []
-
-    def note(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        called.append(block)
-        hidden = args[0] if args else kwargs["hidden_states"]
-        rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-        calls.append(_Call(hidden if keep_all or not calls else hidden[:0], _Rest(args[1:], rest)))
-
-    with ExitStack() as stack:
-        for block in problem.blocks:
-            stack.callback(block.module.register_forward_pre_hook(note, with_kwargs=True).remove)
-        problem.forward(problem.model, batch)
-    if called != [block.module for block in problem.blocks]:
-        raise CellError("the model does not call each of its blocks once, one after the other")
-    return calls
-
-
-def _input_groups(problem: Problem) -> list[list[list[TargetLayer]]]:
+def input_groups_of(problem: Problem) -> list[list[list[TargetLayer]]]:
     """Return for each block its target layers, those that get the same tensor together, in the order they are called.
 
     Raises
@@ -148,19 +108,19 @@ def _input_groups(problem: Problem) -> list[list[list[TargetLayer]]]:
         run on its own does not give what the next one is called with. Or a target layer is not called at all.
     """
     found = []
-    calls = _calls(problem, problem.calibration[0][:1], keep_all=True)
+    calls = calls_of(problem, problem.calibration[0][:1], keep_all=True)
     for index, (block, call) in enumerate(zip(problem.blocks, calls, strict=True)):
-        groups: dict[int, list[TargetLayer]] = {}
+        groups: dict[tuple[object, ...], list[TargetLayer]] = {}
         keep: list[Tensor] = []  # an address may be used again once its tensor is gone
 
         def note(
             layer: TargetLayer,
             x: Tensor,
             keep: list[Tensor] = keep,
-            groups: dict[int, list[TargetLayer]] = groups,
+            groups: dict[tuple[object, ...], list[TargetLayer]] = groups,
         ) -> None:
             keep.append(x)
-            groups.setdefault(id(x), []).append(layer)
+            groups.setdefault((id(x), *input_key(layer.module)), []).append(layer)
 
         with ExitStack() as stack:
             for layer in block.layers:
@@ -168,7 +128,7 @@ def _input_groups(problem: Problem) -> list[list[list[TargetLayer]]]:
                     lambda _, args, layer=layer, note=note: note(layer, args[0])
                 )
                 stack.callback(handle.remove)
-            output = _run(block.module, call.hidden, call.rest)
+            output = run(block.module, call.hidden, call.rest)
         if index + 1 < len(calls) and not torch.allclose(output, calls[index + 1].hidden, rtol=1e-3, atol=1e-5):
             raise CellError(f"the model changes the hidden states between its blocks {index} and {index + 1}")
         called = {layer.name for group in groups.values() for layer in group}
@@ -179,42 +139,51 @@ def _input_groups(problem: Problem) -> list[list[list[TargetLayer]]]:
     return found
 
 
-def _grams(
+def _stages(
     block: Block,
     members: list[list[TargetLayer]],
     hidden: list[Tensor],
     targets: list[list[Tensor]] | None,
-    arguments: list[_Rest],
-) -> list[Gram]:
+    arguments: list[Rest],
+    *,
+    keep_inputs: bool,
+) -> list[Stage]:
     sums: list[list[Tensor]] = [[] for _ in members]
-    tokens = 0
+    kept: list[Inputs] = [Inputs([], []) for _ in members]
+    counts = [0] * len(members)
     for batch, (x, rest) in enumerate(zip(hidden, arguments, strict=True)):
         seen = _inputs(block, members, x, rest)
-        if targets is None:
-            products = [[a.T @ a] for a in seen]
-        else:
-            products = [[a.T @ a, b.T @ a, b.T @ b] for a, b in zip(seen, targets[batch], strict=True)]
-        tokens += seen[0].shape[0]
-        sums = [
-            [total + part for total, part in zip(old, new, strict=True)] if old else new
-            for old, new in zip(sums, products, strict=True)
-        ]
-    means = [[total / tokens for total in group] for group in sums]
-    return [Gram(*group) if len(group) == 3 else Gram(group[0], group[0], group[0]) for group in means]
+        for index, (group, given) in enumerate(zip(members, seen, strict=True)):
+            module = group[0].module
+            wanted = given if targets is None else targets[batch][index]
+            columns = input_columns(module, given)
+            counts[index] += columns.shape[1]
+            products = [moments(columns, columns)]
+            if targets is not None:
+                full = input_columns(module, wanted)
+                products += [moments(full, columns), moments(full, full)]
+            old = sums[index]
+            sums[index] = [total.add_(part) for total, part in zip(old, products, strict=True)] if old else products
+            if keep_inputs:
+                kept[index].seen.append(given)
+                kept[index].full.append(wanted)
+    means = [[total.div_(count) for total in group] for group, count in zip(sums, counts, strict=True)]
+    grams = [Gram(*group) if len(group) == 3 else Gram(group[0], group[0], group[0]) for group in means]
+    if keep_inputs:
+        return [Stage((tuple(g),), gram, own) for g, gram, own in zip(members, grams, kept, strict=True)]
+    return merge([Stage((tuple(group),), gram) for group, gram in zip(members, grams, strict=True)])
 
 
-def _observed(
-    block: Block, groups: list[list[TargetLayer]], hidden: Tensor, rest: _Rest
-) -> tuple[list[Tensor], Tensor]:
-    """Run a block; return the input of each group of layers, of shape (tokens, in_features), and the block's output."""
+def _observed(block: Block, groups: list[list[TargetLayer]], hidden: Tensor, rest: Rest) -> tuple[list[Tensor], Tensor]:
+    """Run a block; return the input of each group of layers and the block's output."""
     seen: dict[nn.Module, Tensor] = {}
     with _watched(groups, lambda called, x: seen.update({called: x})):
-        output = _run(block.module, hidden, rest)
+        output = run(block.module, hidden, rest)
     return [seen[group[0].module] for group in groups], output
 
 
-def _inputs(block: Block, groups: list[list[TargetLayer]], hidden: Tensor, rest: _Rest) -> list[Tensor]:
-    """Run a block no further than is needed; return the input of each group of layers, of shape (tokens, in_features).
+def _inputs(block: Block, groups: list[list[TargetLayer]], hidden: Tensor, rest: Rest) -> list[Tensor]:
+    """Run a block no further than is needed; return the input of each group of layers.
 
     The layers behind the last group are most of the block's work where the group is an early one.
     """
@@ -226,7 +195,7 @@ def _inputs(block: Block, groups: list[list[TargetLayer]], hidden: Tensor, rest:
             raise _AllSeenError
 
     with _watched(groups, note), suppress(_AllSeenError):
-        _run(block.module, hidden, rest)
+        run(block.module, hidden, rest)
     return [seen[group[0].module] for group in groups]
 
 
@@ -236,17 +205,9 @@ class _AllSeenError(Exception):
 
 @contextmanager
 def _watched(groups: list[list[TargetLayer]], note: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
-    """Call `note` with the first layer of each group and its input, of shape (tokens, in_features)."""
+    """Call `note` with the first layer of each group and its input."""
     with ExitStack() as stack:
         for group in groups:
-            handle = group[0].module.register_forward_pre_hook(
-                lambda called, args: note(called, args[0].flatten(0, -2))
-            )
+            handle = group[0].module.register_forward_pre_hook(lambda called, args: note(called, args[0].detach()))
             stack.callback(handle.remove)
         yield
-
-
-def _run(module: nn.Module, hidden: Tensor, rest: _Rest) -> Tensor:
-    output = module(hidden, *rest.args, **rest.kwargs)
-    result: Tensor = output[0] if isinstance(output, tuple) else output
-    return result

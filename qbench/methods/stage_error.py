@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
+
 from torch import Tensor
 
 from qbench.methods.problem import LayerSolution
-from qbench.methods.sequential import Gram, Stage
-from qbench.quant.affine import AffineGrid, dequantize
+from qbench.methods.stage import Gram, Stage
+from qbench.quant.affine import AffineGrid, dequantize, fake_quantize
 
 
 def stage_error(weight: Tensor, quantized: Tensor, gram: Gram) -> Tensor:
@@ -15,76 +16,87 @@ def stage_error(weight: Tensor, quantized: Tensor, gram: Gram) -> Tensor:
 
     Parameters
     ----------
-    weight, quantized : Tensor of shape (rows, in_features)
+    weight, quantized : Tensor of shape (stacks, rows, n)
         W and Wq.
     gram : Gram
         Second moments of x and x_fp.
 
     Returns
     -------
-    Tensor of shape (rows,)
+    Tensor of shape (stacks, rows)
         In units of the squared output. Expanded around ``Wq = W``, so that small errors keep their digits.
     """
     difference = weight - quantized
     # W x_fp - Wq x = (W - Wq) x + W (x_fp - x)
-    own = ((difference @ gram.hessian) * difference).sum(dim=1)
-    if gram.cross is gram.hessian:
+    own = ((difference @ gram.hessian) * difference).sum(dim=-1)
+    if gram.is_symmetric:
         return own
-    inherited = ((weight @ (gram.target - gram.cross - gram.cross.T + gram.hessian)) * weight).sum(dim=1)
-    mixed = ((weight @ (gram.cross - gram.hessian)) * difference).sum(dim=1)
+    inherited = ((weight @ (gram.target - gram.cross - gram.cross.mT + gram.hessian)) * weight).sum(dim=-1)
+    mixed = ((weight @ (gram.cross - gram.hessian)) * difference).sum(dim=-1)
     return own + 2 * mixed + inherited
 
 
 def output_power(weight: Tensor, gram: Gram) -> Tensor:
-    """Return ``E|W x_fp|^2`` of each output row, of shape (rows,)."""
-    return ((weight @ gram.target) * weight).sum(dim=1)
+    """Return ``E|W x_fp|^2`` of each output row, of shape (stacks, rows)."""
+    return ((weight @ gram.target) * weight).sum(dim=-1)
 
 
 def layer_solutions(
     stage: Stage,
     weight: Tensor,
-    grid: AffineGrid,
     codes: Tensor,
-    nearest: Tensor,
     *,
-    details: dict[str, float],
-    fallback: str | None = None,
-    damping: float | None = None,
+    chosen: AffineGrid | None = None,
+    details: dict[str, Tensor] | None = None,
+    damping: Tensor | None = None,
+    fallback: list[str | None] | None = None,
 ) -> dict[str, LayerSolution]:
-    """Cut a stage that was solved as one matrix into its layers, each with its errors.
+    """Cut a stage that was solved as one stack into its layers, each with its errors.
 
     Parameters
     ----------
     stage : Stage
-        The layers, in the order of their rows.
-    weight : Tensor of shape (all rows, in_features)
+        The layers.
+    weight : Tensor of shape (stacks, rows, n)
         Full-precision weights.
-    grid : AffineGrid
-        The stacked grid.
-    codes, nearest : Tensor of shape (all rows, in_features)
-        The method's codes, and those of rounding to nearest.
-    details, fallback, damping
-        The same for all layers of the stage; see `LayerSolution`.
+    codes : Tensor of shape (stacks, rows, n)
+        The method's codes.
+    chosen : AffineGrid, optional
+        What the codes stand for where the method chose scales of its own, with scales of shape (stacks, rows,
+        n_groups); by default the stage's grid.
+    details : dict of str to Tensor of shape (stacks,)
+        Further numbers; a layer of several matrices gets their mean.
+    damping : Tensor of shape (stacks,), optional
+        Damping used; a layer of several matrices gets the largest.
+    fallback : list of str or None, optional
+        One a matrix; see `LayerSolution`.
 
     Returns
     -------
     dict of str to LayerSolution
-        By layer name. Errors are relative to the layer's full-precision output power.
+        By layer name. Errors are relative to the layer's full-precision output power, those of rounding to nearest are
+        on the layer's given grid.
     """
-    power = output_power(weight, stage.gram)
-    error = stage_error(weight, dequantize(codes, grid), stage.gram)
-    rtn_error = stage_error(weight, dequantize(nearest, grid), stage.gram)
-    rows = [layer.module.weight.shape[0] for layer in stage.layers]
+    given = stage.grid()
+    power = stage.split(output_power(weight, stage.gram)[..., None])
+    error = stage.split(stage_error(weight, dequantize(codes, chosen or given), stage.gram)[..., None])
+    rtn_error = stage.split(stage_error(weight, fake_quantize(weight, given), stage.gram)[..., None])
+    own_codes = stage.split(codes)
+    scales = {} if chosen is None else stage.split(chosen.scale)
+    zero_points = {} if chosen is None else stage.split(chosen.zero_point)
     solutions = {}
-    for layer, own in zip(stage.layers, torch.arange(len(codes)).split(rows), strict=True):
-        total = float(power[own].sum()) or 1.0
-        solutions[layer.name] = LayerSolution(
-            codes[own],
-            layer.grid,
-            objective=float(error[own].sum()) / total,
-            rtn_objective=float(rtn_error[own].sum()) / total,
-            fallback=fallback,
-            damping=damping,
-            details=dict(details),
-        )
+    for part, own in zip(stage.parts, stage.places(), strict=True):
+        whys = [why for why in (fallback or [])[own] if why]
+        for layer in part:
+            name = layer.name
+            total = float(power[name].sum()) or 1.0
+            solutions[name] = LayerSolution(
+                own_codes[name],
+                replace(layer.grid, scale=scales[name], zero_point=zero_points[name]) if scales else layer.grid,
+                objective=float(error[name].sum()) / total,
+                rtn_objective=float(rtn_error[name].sum()) / total,
+                fallback=whys[0] if whys else None,
+                damping=None if damping is None or whys else float(damping[own].max()),
+                details={key: float(value[own].float().mean()) for key, value in (details or {}).items()},
+            )
     return solutions

@@ -49,7 +49,7 @@ class AffineGrid:
         return replace(self, scale=scale)
 
     def stored_bits(self, rows: int, columns: int) -> int:
-        """Return the bits needed to store a weight matrix: codes, float32 scales and, where there are any, zero points."""
+        """Return the bits needed to store a weight matrix: codes, float32 scales and zero points."""
         zero_points = self.levels.zero_point_bits * self.zero_point.numel()
         return self.levels.bits * rows * columns + 32 * self.scale.numel() + zero_points
 

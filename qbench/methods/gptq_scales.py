@@ -1,0 +1,148 @@
+"""Where GPTQ takes a column's scale from, and the order in which it goes through the columns."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from qbench.errors import CellError
+from qbench.methods.stage import Stage
+from qbench.quant.affine import AffineGrid
+from qbench.quantizers.layout import choose_grid
+
+ActOrder = bool | Literal["group_aware"]
+
+
+def column_order(hessian: Tensor, act_order: ActOrder, group_size: int) -> Tensor:
+    """Return the order in which columns are quantized.
+
+    Parameters
+    ----------
+    hessian : Tensor of shape (stacks, n, n)
+        Second moments of the inputs.
+    act_order : bool or "group_aware"
+        False: as they stand. True: by falling diagonal of the Hessian. ``group_aware``: groups by the falling mean of
+        their diagonal, and by falling diagonal inside a group, so that groups stay whole (GPTQModel's "GAR").
+    group_size : int
+        Columns a group; the last may have fewer.
+
+    Returns
+    -------
+    Tensor of shape (stacks, n), int64
+        Ties keep the order of the columns.
+    """
+    diagonal = hessian.diagonal(dim1=1, dim2=2)
+    stacks, n = diagonal.shape
+    if act_order is False:
+        return torch.arange(n, device=hessian.device).expand(stacks, n)
+    inside = diagonal.argsort(dim=1, descending=True, stable=True)
+    if act_order is True:
+        return inside
+    group = torch.arange(n, device=hessian.device) // group_size
+    groups = int(group[-1]) + 1
+    counts = torch.bincount(group, minlength=groups)
+    means = torch.zeros(stacks, groups, device=hessian.device).index_add_(1, group, diagonal.float()) / counts
+    rank = means.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # place of each group
+    by_group = rank[:, group].gather(1, inside).argsort(dim=1, stable=True)
+    return inside.gather(1, by_group)
+
+
+class StaticScales:
+    """The scales of the given grid, chosen from the full-precision weight before any method ran.
+
+    Parameters
+    ----------
+    grid : AffineGrid
+        Of a stage.
+    order : Tensor of shape (stacks, n)
+        Of the columns.
+    block_size : int
+        Columns a block.
+    """
+
+    def __init__(self, grid: AffineGrid, order: Tensor, block_size: int) -> None:
+        n = order.shape[1]
+        self.widths = [min(block_size, n - start) for start in range(0, n, block_size)]
+        self.scale, self.zero_point = (ordered_parameters(part, order) for part in grid.by_column(n))
+
+    def __call__(self, start: int, current: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and zero point of a block of columns; see `qbench.methods.gptq_solver.Scales`."""
+        if self.scale.shape[1] == 1:
+            return self.scale, self.zero_point
+        own = slice(start, start + current.shape[1])
+        return self.scale[:, own], self.zero_point[:, own]
+
+    def chosen(self) -> None:
+        """Return nothing: the codes are on the stage's grid."""
+
+
+class FreshScales:
+    """Scales chosen when GPTQ comes to a group, from what its weights have become by then.
+
+    Parameters
+    ----------
+    stage : Stage
+        Its layers tell the quantizer; groups are those of its grid.
+    order : Tensor of shape (stacks, n)
+        Of the columns, with groups whole.
+
+    Raises
+    ------
+    CellError
+        The layers came with a grid but without a quantizer.
+    """
+
+    def __init__(self, stage: Stage, order: Tensor) -> None:
+        grid, n = stage.grid(), order.shape[1]
+        self._quantizer, self._grid = stage.layers[0].quantizer, grid
+        if self._quantizer is None:
+            raise CellError("group_scales: fresh needs the quantizer, and the layers came with a grid only")
+        size = grid.group_size if grid.scale.shape[-1] > 1 else n
+        # The groups in the order in which they are met; in every matrix of the stack alike in width but the short one.
+        self._met = order // size
+        bounds = [0]
+        while bounds[-1] < n:
+            widths = {int((row == row[bounds[-1]]).sum()) for row in self._met}
+            if len(widths) > 1:
+                raise CellError("group_scales: fresh cannot stack layers whose short last groups come at other places")
+            bounds.append(bounds[-1] + widths.pop())
+        self.widths = [end - start for start, end in pairwise(bounds)]
+        self._scale, self._zero_point = grid.scale.clone(), grid.zero_point.clone()
+
+    def __call__(self, start: int, current: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and zero point of a group of columns; see `qbench.methods.gptq_solver.Scales`."""
+        stacks, width, rows = current.shape
+        assert self._quantizer is not None
+        found = choose_grid(current.mT.reshape(-1, width), self._quantizer, self._grid.levels.bits)
+        scale, zero_point = (part.view(stacks, rows, 1) for part in (found.scale, found.zero_point))
+        place = self._met[:, start, None, None].expand(stacks, rows, 1)
+        self._scale.scatter_(2, place, scale)
+        self._zero_point.scatter_(2, place, zero_point)
+        return scale.mT, zero_point.mT
+
+    def chosen(self) -> AffineGrid:
+        """Return the stage's grid with the scales that were chosen."""
+        return AffineGrid(self._grid.levels, self._scale, self._zero_point, self._grid.group_size)
+
+
+def ordered_parameters(by_column: Tensor, order: Tensor) -> Tensor:
+    """Return scales or zero points as GPTQ goes through them.
+
+    Parameters
+    ----------
+    by_column : Tensor of shape (stacks, rows, 1 or n)
+        Of `AffineGrid.by_column`.
+    order : Tensor of shape (stacks, n)
+        Of the columns.
+
+    Returns
+    -------
+    Tensor of shape (stacks, 1 or n, rows)
+    """
+    stacks, rows, columns = by_column.shape
+    if columns == 1:
+        return by_column.mT.contiguous()
+    return by_column.mT.gather(1, order[..., None].expand(stacks, columns, rows))
