@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -68,11 +69,10 @@ class StaticScales:
         self.widths = [min(block_size, n - start) for start in range(0, n, block_size)]
         self.scale, self.zero_point = (ordered_parameters(part, order) for part in grid.by_column(n))
 
-    def __call__(self, start: int, current: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, own: slice, current: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
         """Return scale and zero point of a block of columns; see `qbench.methods.gptq_solver.Scales`."""
         if self.scale.shape[1] == 1:
             return self.scale, self.zero_point
-        own = slice(start, start + current.shape[1])
         return self.scale[:, own], self.zero_point[:, own]
 
     def chosen(self) -> None:
@@ -112,13 +112,14 @@ class FreshScales:
         self.widths = [end - start for start, end in pairwise(bounds)]
         self._scale, self._zero_point = grid.scale.clone(), grid.zero_point.clone()
 
-    def __call__(self, start: int, current: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, own: slice, current: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
         """Return scale and zero point of a group of columns; see `qbench.methods.gptq_solver.Scales`."""
-        stacks, width, rows = current.shape
+        weight = current()
+        stacks, width, rows = weight.shape
         assert self._quantizer is not None
-        found = choose_grid(current.mT.reshape(-1, width), self._quantizer, self._grid.levels.bits)
+        found = choose_grid(weight.mT.reshape(-1, width), self._quantizer, self._grid.levels.bits)
         scale, zero_point = (part.view(stacks, rows, 1) for part in (found.scale, found.zero_point))
-        place = self._met[:, start, None, None].expand(stacks, rows, 1)
+        place = self._met[:, own.start, None, None].expand(stacks, rows, 1)
         self._scale.scatter_(2, place, scale)
         self._zero_point.scatter_(2, place, zero_point)
         return scale.mT, zero_point.mT

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from qbench.quant.grid import IntegerGrid
 
-Scales = Callable[[int, Tensor], tuple[Tensor, Tensor]]
-"""``scales(start, current)`` gives scale and zero point of the columns from `start` on, of shape (stacks, 1 or columns,
-rows) each; `current`, of shape (stacks, columns, rows), is what these columns have become when they are about to be
+Scales = Callable[[slice, Callable[[], Tensor]], tuple[Tensor, Tensor]]
+"""``scales(own, current)`` gives scale and zero point of the columns `own`, of shape (stacks, 1 or columns, rows) each;
+``current()``, of shape (stacks, columns, rows), is what these columns have become when the first of them is about to be
 rounded."""
 
 
@@ -98,13 +99,13 @@ def gptq_codes(weight: Tensor, levels: IntegerGrid, scales: Scales, weights: Ten
     start = 0
     for width in blocks:
         own = slice(start, start + width)
-        current = weight[:, own].clone()
-        if start:
-            current.baddbmm_(weights[:, :start, own].mT, errors[:, :start])
-        scale, zero_point = scales(start, current)
+        within = weights[:, own, own]
+        received = torch.bmm(weights[:, :start, own].mT, errors[:, :start])
+        scale, zero_point = scales(own, partial(_compensated, weight[:, own], within, received))
+        current = received.add_(weight[:, own])
         # Clipping levels that are counted from the zero point saves adding it to every weight and taking it off again.
         low, high = levels.quant_min - zero_point, levels.quant_max - zero_point
-        block_codes, block_errors, within = codes[:, own], errors[:, own], weights[:, own, own]
+        block_codes, block_errors = codes[:, own], errors[:, own]
         columns = zip(
             *(part.unbind(1) for part in (weight[:, own], current, block_codes, block_errors, within.mT)),
             *(part.expand(-1, width, -1).unbind(1) for part in (scale, low, high)),
@@ -118,6 +119,15 @@ def gptq_codes(weight: Tensor, levels: IntegerGrid, scales: Scales, weights: Ten
         block_codes.add_(zero_point)
         start += width
     return codes
+
+
+def _compensated(weight: Tensor, within: Tensor, received: Tensor) -> Tensor:
+    """Return what the columns of a block have become before the first of them is rounded.
+
+    That is the least-squares answer of all of them to the errors so far, ``w + e R_FB R_BB^-1``. What a column has
+    received by the time it is rounded itself also holds the answer to the errors of its block.
+    """
+    return weight + torch.linalg.solve_triangular(within.mT, received, upper=False, unitriangular=True)
 
 
 def _receive(w: Tensor, received: Tensor, errors: Tensor) -> None:

@@ -55,7 +55,9 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
     codes = gptq_codes(weight, grid.levels, scales, fed.weights, scales.widths)
     chosen = scales.chosen()
 
-    lost = fed.failed | dead.all(dim=1)
+    # A layer that gets nothing but zeros has no Hessian at all; a single group of a convolution has dead inputs.
+    silent = torch.cat([dead[own].all().expand(own.stop - own.start) for own in stage.places()])
+    lost = fed.failed | silent
     details = {
         "dead_columns": dead.sum(dim=1),
         "damping_retries": torch.log10(fed.damping / options.percdamp).ceil(),
@@ -68,8 +70,8 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
         if chosen is not None:
             chosen.scale[lost], chosen.zero_point[lost] = grid.scale[lost], grid.zero_point[lost]
     whys = [
-        _INDEFINITE if failed else _NO_INPUT if silent else None
-        for failed, silent in zip(fed.failed.tolist(), dead.all(dim=1).tolist(), strict=True)
+        _INDEFINITE if indefinite else _NO_INPUT if nothing else None
+        for indefinite, nothing in zip(fed.failed.tolist(), silent.tolist(), strict=True)
     ]
     return layer_solutions(stage, original, codes, chosen=chosen, details=details, damping=fed.damping, fallback=whys)
 

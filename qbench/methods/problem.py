@@ -204,3 +204,17 @@ class Solution:
                 raise CellError(f"layer {layer.name!r} has codes that are not levels of its grid")
             if not (found.grid.scale > 0).all():
                 raise DivergedError(f"layer {layer.name!r} has a scale that is not positive")
+        self._check_statistics(problem)
+
+    def _check_statistics(self, problem: Problem) -> None:
+        allowed = {
+            f"{name}.{buffer}": value
+            for name, module in problem.model.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for buffer, value in module.named_buffers(recurse=False)
+        }
+        for name, value in self.statistics.items():
+            if name not in allowed or value.shape != allowed[name].shape:
+                raise CellError(f"the method gave statistics {name!r}, which are those of no batch-norm layer")
+            if not torch.isfinite(value.float()).all():
+                raise DivergedError(f"the statistics {name!r} are not finite")

@@ -51,8 +51,9 @@ def layer_rows(
         Where they come from.
     originals : dict of str to Tensor
         The full-precision weights.
+        Matrices of shape (rows, columns).
     hessians : dict of str to Tensor
-        ``E[x x^T]`` of the layers' inputs in the full-precision model.
+        ``E[x x^T]`` of the layers' inputs in the full-precision model, of shape (groups, columns, columns).
 
     Raises
     ------
@@ -62,7 +63,7 @@ def layer_rows(
     """
     rows = []
     for layer in problem.layers:
-        found, weight = solution.layers[layer.name], layer.module.weight.detach()
+        found, weight = solution.layers[layer.name], layer.matrix()
         original, hessian = originals[layer.name], hessians[layer.name]
         levels = count_levels(weight, found)
         if levels > 2**layer.grid.levels.bits:
@@ -70,13 +71,13 @@ def layer_rows(
         if not _zero_points_are_levels(found.grid):
             raise CellError(f"layer {layer.name!r} has a zero point that is not a level of its grid")
         difference = original - weight
-        power = float(((original @ hessian) * original).sum())
+        power = _output_power(original, hessian)
         rows.append(
             LayerRow(
                 name=layer.name,
-                shape=tuple(weight.shape),
+                shape=tuple(layer.weight.shape),
                 weight_error=float(difference.square().sum() / original.square().sum().clamp(min=1e-30)),
-                output_error=float(((difference @ hessian) * difference).sum()) / (power or 1.0),
+                output_error=_output_power(difference, hessian) / (power or 1.0),
                 objective=found.objective,
                 rtn_objective=found.rtn_objective,
                 levels=levels,
@@ -88,11 +89,15 @@ def layer_rows(
     return rows
 
 
+def _output_power(matrix: Tensor, hessian: Tensor) -> float:
+    """Return ``E|M x|^2``, summed over rows; rows fall into as many equal parts as there are Hessians."""
+    stacked = matrix.view(len(hessian), -1, matrix.shape[1])
+    return float(((stacked @ hessian) * stacked).sum())
+
+
 def _zero_points_are_levels(grid: AffineGrid) -> bool:
-    zero_point, levels = grid.zero_point, grid.levels
-    if levels.symmetric:
-        return not zero_point.any()
-    inside = (zero_point >= levels.quant_min) & (zero_point <= levels.quant_max)
+    zero_point, allowed = grid.zero_point, grid.levels.zero_points
+    inside = (zero_point >= allowed[0]) & (zero_point <= allowed[-1])
     return bool((inside & (zero_point == zero_point.round())).all())
 
 
@@ -100,8 +105,7 @@ def weight_sqnr_db(problem: Problem, originals: dict[str, Tensor]) -> float:
     """Return ``10 log10(sum w^2 / sum (w - w_q)^2)`` over all quantized weights, in decibels."""
     signal = sum(float(original.double().square().sum()) for original in originals.values())
     noise = sum(
-        float((originals[layer.name].double() - layer.module.weight.detach().double()).square().sum())
-        for layer in problem.layers
+        float((originals[layer.name].double() - layer.matrix().double()).square().sum()) for layer in problem.layers
     )
     return 10 * math.log10(signal / noise) if noise else math.inf
 
@@ -116,7 +120,7 @@ def left_in_floating_point(problem: Problem) -> str:
     """Return the names of all parameters that are not quantized, such as ``embed_tokens = lm_head (tied), norm``.
 
     A name stands once however many blocks have it, and ``weight`` at its end is left out. What a block holds beside
-    linear layers (biases, the stacked matrices of experts) is named too, so that nothing is left alone in silence.
+    target layers (biases, the stacked matrices of experts) is named too, so that nothing is left alone in silence.
     """
     targets = {id(layer.module.weight) for layer in problem.layers}
     names: dict[int, list[str]] = {}
@@ -132,9 +136,10 @@ def left_in_floating_point(problem: Problem) -> str:
 def packed_weights(solution: Solution) -> tuple[bytes, str]:
     """Return a safetensors file with packed codes, scales and zero points, and its sha256.
 
-    Each layer has ``<name>.codes`` (bytes, see `qbench.quant.packing`), ``<name>.scale`` and, on asymmetric grids,
-    ``<name>.zero_point`` (packed like the codes); the file's metadata tells shape, bits, lowest level and group size as
-    JSON.
+    Each layer has ``<name>.codes`` (of its matrix, bytes, see `qbench.quant.packing`), ``<name>.scale`` and, where the
+    grid has any, ``<name>.zero_point`` (packed likewise, counted from the lowest that is allowed); the file's metadata
+    tells shape, bits, lowest level, convention and group size as JSON. Running statistics of batch norm that the method
+    deploys are there by buffer name.
     """
     tensors: dict[str, Tensor] = {}
     about: dict[str, dict[str, object]] = {}
@@ -143,14 +148,17 @@ def packed_weights(solution: Solution) -> tuple[bytes, str]:
         unsigned = (found.codes - levels.quant_min).to("cpu", torch.uint8)
         tensors[f"{name}.codes"] = pack(unsigned, levels.bits)
         tensors[f"{name}.scale"] = found.grid.scale.float().cpu().contiguous()
-        if not levels.symmetric:
-            tensors[f"{name}.zero_point"] = pack(found.grid.zero_point.to("cpu", torch.uint8), levels.bits)
+        if levels.zero_point_bits:
+            zero_point = (found.grid.zero_point - levels.zero_points[0]).to("cpu", torch.uint8)
+            tensors[f"{name}.zero_point"] = pack(zero_point, levels.zero_point_bits)
         about[name] = {
             "shape": list(found.codes.shape),
             "bits": levels.bits,
             "quant_min": levels.quant_min,
             "symmetric": levels.symmetric,
+            "convention": levels.convention if levels.symmetric else None,
             "group_size": found.grid.group_size,
         }
+    tensors |= {name: value.detach().cpu().contiguous() for name, value in sorted(solution.statistics.items())}
     data = save(tensors, metadata={"qbench": json.dumps(about, sort_keys=True)})
     return data, hashlib.sha256(data).hexdigest()

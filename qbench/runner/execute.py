@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from qbench import atomic
 from qbench.errors import CellError, DivergedError, QBenchError
 from qbench.methods.base import Method
+from qbench.methods.matrices import is_matrix_layer, to_matrix
 from qbench.methods.problem import Block, Problem, Solution, TargetLayer
 from qbench.methods.sequential import full_precision_hessians
 from qbench.quant.affine import AffineGrid
@@ -133,7 +134,7 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
         return replace(grid, scale=grid.scale.clone(), zero_point=grid.zero_point.clone())
 
     problem = _problem(task, copy.deepcopy(task.model), cell, grid_of)
-    originals = {layer.name: layer.module.weight.detach().clone() for layer in problem.layers}
+    originals = {layer.name: layer.matrix().clone() for layer in problem.layers}
     hessians = session.hessians(cell)
     record.facts = task.facts() | {
         "quantized_layers": len(problem.layers),
@@ -163,7 +164,10 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     problem = _problem(task, model, cell, grid_of)
     with torch.no_grad():
         for layer in problem.layers:
-            layer.module.weight.copy_(solution.layers[layer.name].weight())
+            layer.write(solution.layers[layer.name].weight())
+        buffers = dict(model.named_buffers())
+        for name, value in solution.statistics.items():
+            buffers[name].copy_(value)
     record.layers = evidence.layer_rows(problem, solution, originals, hessians)
     record.effective_bits = evidence.effective_bits(solution)
     record.metrics["weight_sqnr_db"] = evidence.weight_sqnr_db(problem, originals)
@@ -195,15 +199,17 @@ def _problem(task: Any, model: nn.Module, cell: Cell, grid_of: Any) -> Problem:
     for block_name, _ in task.blocks():
         block = modules[block_name]
         layers = tuple(
-            TargetLayer(f"{block_name}.{name}", module, grid_of(f"{block_name}.{name}", module.weight))
+            _target(f"{block_name}.{name}", module, cell, grid_of)
             for name, module in block.named_modules()
-            if isinstance(module, nn.Linear)
+            if is_matrix_layer(module)
         )
         if layers:
             blocks.append(Block(block, layers))
     if not blocks:
         kinds = sorted({type(module).__name__ for name, _ in task.blocks() for module in modules[name].modules()})
-        raise CellError(f"{cell.model.label()}: the decoder blocks hold no nn.Linear (they hold {', '.join(kinds)})")
+        raise CellError(
+            f"{cell.model.label()}: the blocks hold no Linear, Conv2d or Conv1D layer (they hold {', '.join(kinds)})"
+        )
     return Problem(
         model=model,
         blocks=blocks,
@@ -212,9 +218,19 @@ def _problem(task: Any, model: nn.Module, cell: Cell, grid_of: Any) -> Problem:
         loss=task.loss,
         train_batches=task.train_batches,
         tokens_of=torch.Tensor.numel,
+        predict=getattr(task, "predict", None),
         # Not the method's name: all methods of a seed see the same data in the same order.
         seed_of=lambda purpose: derive_seed(purpose, cell.model.label(), cell.seed),
     )
+
+
+def _target(name: str, module: nn.Module, cell: Cell, grid_of: Any) -> TargetLayer:
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    try:
+        grid = grid_of(name, to_matrix(module, weight.detach()))
+    except CellError as error:
+        raise CellError(f"layer {name!r}: {error}") from None
+    return TargetLayer(name, module, grid, cell.quantizer if isinstance(cell.quantizer, Quantizer) else None)
 
 
 def _now() -> str:

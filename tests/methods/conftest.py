@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qbench.methods.matrices import to_matrix
 from qbench.methods.problem import Block, Problem, TargetLayer
-from qbench.methods.sequential import Gram, Stage
+from qbench.methods.stage import Gram, Stage
 from qbench.quantizers.layout import choose_grid
 from qbench.registry import QUANTIZERS
 from qbench.seeds import derive_seed
@@ -38,8 +39,9 @@ def _train_batches(batch_size: int, seed: int) -> Iterator[Tensor]:
         yield torch.randint(0, 300, (batch_size, 12), generator=generator)
 
 
-def _grid(weight: Tensor, bits: int, quantizer: str, options: dict[str, Any]) -> Any:
-    return choose_grid(weight, QUANTIZERS.get(quantizer).model_validate({"name": quantizer, **options}), bits)
+def _target(name: str, module: nn.Module, bits: int, quantizer: str, options: dict[str, Any]) -> TargetLayer:
+    rule: Any = QUANTIZERS.get(quantizer).model_validate({"name": quantizer, **options})
+    return TargetLayer(name, module, choose_grid(to_matrix(module, module.weight.detach()), rule, bits), rule)
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +70,7 @@ def make_problem(_llama: nn.Module) -> MakeProblem:
         blocks = []
         for index, block in enumerate(model.model.layers):
             layers = [
-                TargetLayer(f"model.layers.{index}.{name}", module, _grid(module.weight, bits, quantizer, options))
+                _target(f"model.layers.{index}.{name}", module, bits, quantizer, options)
                 for name, module in block.named_modules()
                 if isinstance(module, nn.Linear)
             ]
@@ -106,16 +108,16 @@ def make_stage() -> MakeStage:
         mixing = torch.randn(columns, columns, generator=generator) / columns**0.5
         strength = torch.ones(columns).index_fill_(0, torch.randperm(columns, generator=generator)[:3], 6.0)
         wanted = torch.randn(400, columns, generator=generator) @ mixing * strength
-        hessian = wanted.T @ wanted / len(wanted)
+        hessian = (wanted.T @ wanted / len(wanted))[None]
         gram = Gram(hessian, hessian, hessian)
         if inherited is not None:
             seen = wanted + inherited * torch.randn(wanted.shape, generator=generator)
-            gram = Gram(seen.T @ seen / len(seen), wanted.T @ seen / len(seen), hessian)
+            gram = Gram((seen.T @ seen / len(seen))[None], (wanted.T @ seen / len(seen))[None], hessian)
         layers = []
         for index, count in enumerate(rows):
             module = nn.Linear(columns, count, bias=False)
             module.weight.data = torch.randn(count, columns, generator=generator)
-            layers.append(TargetLayer(f"layer{index}", module, _grid(module.weight, bits, quantizer, options)))
-        return Stage(tuple(layers), gram)
+            layers.append(_target(f"layer{index}", module, bits, quantizer, options))
+        return Stage((tuple(layers),), gram)
 
     return make

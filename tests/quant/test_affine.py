@@ -153,14 +153,19 @@ def test_blocks_are_joined_row_by_row() -> None:
     assert grid.by_column(20)[0].tolist() == [[1] * 8 + [2] * 8 + [5] * 4, [3] * 8 + [4] * 8 + [6] * 4]
 
 
+@pytest.mark.parametrize("stacks", [1, 3])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_stacked_matrices_are_quantized_as_if_they_stood_alone(layout: str) -> None:
+def test_stacked_matrices_are_quantized_as_if_they_stood_alone(layout: str, stacks: int) -> None:
     rows, groups, group_size = LAYOUTS[layout]
     first, second = (drawn_grid(3, False, rows, groups, group_size) for _ in range(2))
     second = second.with_scale(second.scale * 3)
     weights = [drawn_weight(grid, ROWS, COLUMNS) for grid in (first, second)]
-    together = fake_quantize(torch.cat(weights), stack_rows([first, second], [ROWS, ROWS]))
-    assert torch.equal(together, torch.cat([fake_quantize(weights[0], first), fake_quantize(weights[1], second)]))
+
+    def stacked(parts: list[Tensor]) -> Tensor:
+        return torch.cat([part.view(stacks, -1, COLUMNS) for part in parts], dim=1)
+
+    together = fake_quantize(stacked(weights), stack_rows([first, second], [ROWS, ROWS], stacks))
+    assert torch.equal(together, stacked([fake_quantize(weights[0], first), fake_quantize(weights[1], second)]))
 
 
 def test_another_scale_leaves_the_rest_and_the_original() -> None:

@@ -26,3 +26,26 @@ def test_levels_in_numbers(bits: int, symmetric: bool, low: int, high: int) -> N
 def test_the_convention_has_a_name() -> None:
     assert IntegerGrid(4, symmetric=True).describe() == "symmetric full_range"
     assert IntegerGrid(4, symmetric=False).describe() == "asymmetric min-max with integer zero point"
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_a_narrow_range_is_the_same_on_both_sides(bits: int) -> None:
+    levels = IntegerGrid(bits, symmetric=True, convention="narrow_range")
+    assert levels.quant_max == -levels.quant_min == 2 ** (bits - 1) - 1
+    assert levels.describe() == "symmetric narrow_range"
+
+
+@pytest.mark.parametrize(
+    ("levels", "zero_points", "stored"),
+    [
+        (IntegerGrid(3, symmetric=False), [0, 1, 2, 3, 4, 5, 6, 7], 3),
+        (IntegerGrid(3, symmetric=True), [0], 0),
+        (IntegerGrid(3, symmetric=True, convention="narrow_range"), [0], 0),
+        (IntegerGrid(3, symmetric=True, convention="larger_side"), [-1, 0], 1),
+    ],
+)
+def test_zero_points_that_are_allowed_and_the_bits_they_take(
+    levels: IntegerGrid, zero_points: list[int], stored: int
+) -> None:
+    assert list(levels.zero_points) == zero_points
+    assert levels.zero_point_bits == stored

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qbench.quant.affine import AffineGrid, fake_quantize
-from qbench.quant.grid import IntegerGrid
+from qbench.quant.affine import AffineGrid, dequantize, fake_quantize
+from qbench.quant.grid import Convention, IntegerGrid
 from qbench.quant.qparams import QParams
 
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
@@ -140,3 +140,49 @@ def test_tiny_and_huge_ranges_stay_finite(size: float, bits: int, symmetric: boo
 def test_the_largest_float_does_not_overflow_the_scale(symmetric: bool) -> None:
     largest = torch.tensor([[torch.finfo(torch.float32).max]])
     assert torch.isfinite(QParams.from_range(-largest, largest, IntegerGrid(2, symmetric)).scale).all()
+
+
+@pytest.mark.parametrize(
+    ("convention", "row", "expected"),
+    [
+        ("full_range", [1.0, -0.5], [-4 / 3, -2 / 3, 0.0, 2 / 3]),
+        ("full_range", [-1.0, 0.5], [-4 / 3, -2 / 3, 0.0, 2 / 3]),
+        ("narrow_range", [1.0, -0.5], [-1.0, 0.0, 1.0]),
+        ("larger_side", [1.0, -0.5], [-0.5, 0.0, 0.5, 1.0]),
+        ("larger_side", [-1.0, 0.5], [-1.0, -0.5, 0.0, 0.5]),
+        ("larger_side", [-1.0, 1.0], [-1.0, -0.5, 0.0, 0.5]),
+    ],
+)
+def test_the_levels_of_each_symmetric_convention_at_two_bits(
+    convention: Convention, row: list[float], expected: list[float]
+) -> None:
+    levels = IntegerGrid(2, symmetric=True, convention=convention)
+    grid = grid_of(torch.tensor(row), levels)
+    codes = torch.arange(levels.quant_min, levels.quant_max + 1).float()[None]
+    assert dequantize(codes, grid).flatten().tolist() == pytest.approx(expected)
+
+
+@given(rows, st.integers(2, 8), st.sampled_from(["narrow_range", "larger_side"]))
+def test_the_largest_magnitude_is_a_level_but_for_a_full_range(row: list[float], bits: int, convention: str) -> None:
+    weight = torch.tensor([row])
+    levels = IntegerGrid(bits, symmetric=True, convention=convention)  # type: ignore[arg-type]
+    found = grid_of(weight, levels)
+    largest = weight.abs().argmax()
+    assert abs(fake_quantize(weight, found) - weight)[0, largest] <= 1e-6 * weight.abs().max() + 1e-30
+    assert ((fake_quantize(weight, found) - weight).abs() <= found.scale * (1 + 1e-4)).all()
+
+
+@given(rows, st.integers(2, 8))
+def test_min_max_is_what_torch_fake_quantizes(row: list[float], bits: int) -> None:
+    """The asymmetric grid on which six toolkits agree: same formula, checked on torch's own operator."""
+    weight = torch.tensor([row])
+    found = grid_of(weight, IntegerGrid(bits, symmetric=False))
+    scale, zero_point = reference(row, bits, False)
+    if scale < 2 * SMALLEST_NORMAL or abs(zero_point - round(zero_point)) > 0.499:
+        return
+    one, zero = torch.tensor([scale]), torch.tensor([round(zero_point)], dtype=torch.int32)
+    theirs = torch.fake_quantize_per_channel_affine(weight, one, zero, 0, 0, 2**bits - 1)
+    ours = fake_quantize(weight, found)
+    # torch multiplies with the reciprocal: next to a tie the neighbouring level is as near.
+    tie = ((weight / scale - (weight / scale).floor()) - 0.5).abs() < 1e-3
+    assert torch.where(tie, 0.0, (ours - theirs).abs() / scale).max() < 1e-3

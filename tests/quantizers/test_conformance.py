@@ -46,10 +46,12 @@ def test_all_built_in_names_are_tested() -> None:
 
 @each_quantizer
 @each_granularity
-@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("grid_of", [False, True, "narrow_range", "larger_side"], ids=str)
 @pytest.mark.parametrize("bits", range(2, 9))
-def test_contract(name: str, granularity: Any, symmetric: bool, bits: int) -> None:
-    quantizer = make(name, granularity=granularity, symmetric=symmetric)
+def test_contract(name: str, granularity: Any, grid_of: bool | str, bits: int) -> None:
+    symmetric = bool(grid_of)
+    convention = grid_of if isinstance(grid_of, str) else "full_range"
+    quantizer = make(name, granularity=granularity, symmetric=symmetric, convention=convention)
     before = weight()
     grid = choose_grid(before, quantizer, bits)
     assert torch.equal(before, weight()), "the rule changed the weight it was given"

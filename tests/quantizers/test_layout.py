@@ -138,7 +138,7 @@ def test_a_rule_with_a_bad_scale_is_named(scale: float) -> None:
         (16.0, False, "an integer from 0 to 15"),
         (-1.0, False, "an integer from 0 to 15"),
         (float("nan"), False, "an integer from 0 to 15"),
-        (1.0, True, "0, as on every symmetric grid"),
+        (1.0, True, "0, as on this symmetric grid"),
     ],
 )
 def test_a_rule_with_a_bad_zero_point_is_named(zero_point: float, symmetric: bool, allowed: str) -> None:
