@@ -200,7 +200,8 @@ def test_odd_weights(make_stage: MakeStage, weight: Tensor, granularity: Any, ch
     found = solve_stage(Stage(((layer,),), stage.gram), options(**changed))["layer0"]
     assert torch.isfinite(found.codes).all() and found.fallback is None
     assert found.objective is not None and found.rtn_objective is not None
-    assert found.objective <= found.rtn_objective * 1.001 + 1e-12
+    if "group_scales" not in changed:  # other scales may be worse than the given ones
+        assert found.objective <= found.rtn_objective * 1.001 + 1e-12
     if not weight.any():
         assert not found.weight().any()
 
