@@ -118,6 +118,17 @@ class LanguageTask:
         """Return the mean next-token cross entropy of a batch, in nats."""
         return self._token_losses(model, batch).mean()
 
+    def predict(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a model predicts of a batch, and what stands there; the labels are shifted here, once.
+
+        Returns
+        -------
+        tuple of Tensor
+            Logits of shape (rows * (window - 1), vocabulary) in float32, and tokens of shape (rows * (window - 1),).
+        """
+        logits = model(input_ids=batch, use_cache=False).logits[:, :-1]
+        return logits.flatten(0, 1).float(), batch[:, 1:].flatten()
+
     def forward(self, model: nn.Module, batch: Tensor) -> object:
         """Run the model on a batch of tokens."""
         return model(input_ids=batch, use_cache=False)
@@ -160,10 +171,8 @@ class LanguageTask:
         }
 
     def _token_losses(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """Return the loss of each predicted token, of shape (rows, window - 1); the labels are shifted here, once."""
-        logits = model(input_ids=batch, use_cache=False).logits[:, :-1]
-        losses = functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="none")
-        return losses.view(len(batch), -1)
+        """Return the loss of each predicted token, of shape (rows, window - 1)."""
+        return functional.cross_entropy(*self.predict(model, batch), reduction="none").view(len(batch), -1)
 
     def _seed_of(self, purpose: str) -> int:
         return derive_seed(purpose, self.spec.label(), self.seed)
