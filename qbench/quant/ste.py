@@ -1,4 +1,8 @@
-"""Fake quantization with a gradient: straight-through, and with a learned step size."""
+"""Fake quantization with a gradient: straight-through, and with a learned step size.
+
+The functions of `qbench.quant.fused` as autograd functions. The training loop calls those directly, once a layer and
+step.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,23 @@ import torch
 from torch import Tensor
 
 from qbench.quant.affine import AffineGrid
+from qbench.quant.fused import pass_inside, round_to_levels, step_size_gradients
 
 
 class _FakeQuantizeSTE(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, weight: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int, masked: bool
-    ) -> Tensor:
-        ratio = weight / scale
+    def forward(ctx: Any, weight: Tensor, grid: AffineGrid, masked: bool) -> Tensor:
         if masked:
-            position = ratio + zero_point
-            ctx.save_for_backward((position >= low) & (position <= high))
-        ctx.masked = masked
-        return ratio.round_().add_(zero_point).clamp_(low, high).sub_(zero_point).mul_(scale)
+            ctx.save_for_backward(weight)
+        ctx.grid, ctx.masked = grid, masked
+        return round_to_levels(weight, grid, torch.empty_like(weight))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.masked:
-            (inside,) = ctx.saved_tensors
-            grad = grad * inside
-        return grad, None, None, None, None, None
+            (weight,) = ctx.saved_tensors
+            grad = pass_inside(weight, grad, ctx.grid, torch.empty_like(weight))
+        return grad, None, None
 
 
 def fake_quantize_ste(weight: Tensor, grid: AffineGrid, *, masked: bool) -> Tensor:
@@ -35,45 +36,40 @@ def fake_quantize_ste(weight: Tensor, grid: AffineGrid, *, masked: bool) -> Tens
 
     Parameters
     ----------
-    weight : Tensor of shape (rows, columns), float32
-        Latent weight.
+    weight : Tensor of shape (rows, columns)
+        Latent weight, of the grid's floating-point type.
     grid : AffineGrid
         Fixed grid.
     masked : bool
-        Whether clipped weights get no gradient; without the mask the backward pass is the identity.
+        Whether clipped weights get no gradient (Bengio et al., 2013, arXiv:1308.3432); without the mask the backward
+        pass is the identity.
 
     Returns
     -------
     Tensor of shape (rows, columns)
         The quantized weight.
+
+    Notes
+    -----
+    Clipped is what lies beyond the last level. torch's own operator counts as clipped what *rounds* to beyond the last
+    level, half a step further out.
     """
-    scale, zero_point = grid.by_column(weight.shape[1])
-    levels = grid.levels
-    result: Tensor = _FakeQuantizeSTE.apply(  # type: ignore[no-untyped-call]
-        weight, scale, zero_point, levels.quant_min, levels.quant_max, masked
-    )
+    result: Tensor = _FakeQuantizeSTE.apply(weight, grid, masked)  # type: ignore[no-untyped-call]
     return result
 
 
 class _FakeQuantizeLSQ(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, weight: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int, gain: float
-    ) -> Tensor:
-        ratio = weight / scale
-        position = ratio + zero_point
-        inside = (position > low) & (position < high)
-        levels = ratio.round().add_(zero_point).clamp_(low, high).sub_(zero_point)
-        # d w_q / d scale is (level - w/scale) inside the range and the level itself where the weight is clipped
-        ctx.save_for_backward(levels - ratio.mul_(inside), inside)
-        ctx.scale_shape, ctx.gain = scale.shape, gain
-        return levels * scale
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, grid: AffineGrid, gain: float) -> Tensor:
+        ctx.save_for_backward(weight, scale)
+        ctx.grid, ctx.gain = grid, gain
+        return round_to_levels(weight, grid.with_scale(scale), torch.empty_like(weight))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        slope, inside = ctx.saved_tensors
-        grad_scale = (grad * slope).sum_to_size(ctx.scale_shape).mul_(ctx.gain)
-        return grad * inside, grad_scale, None, None, None, None
+        weight, scale = ctx.saved_tensors
+        by_weight, by_step = step_size_gradients(weight, grad, ctx.grid.with_scale(scale), torch.empty_like(weight))
+        return by_weight, by_step.mul_(ctx.gain), None, None
 
 
 def fake_quantize_lsq(weight: Tensor, scale: Tensor, grid: AffineGrid, gain: float) -> Tensor:
@@ -81,7 +77,7 @@ def fake_quantize_lsq(weight: Tensor, scale: Tensor, grid: AffineGrid, gain: flo
 
     Parameters
     ----------
-    weight : Tensor of shape (rows, columns), float32
+    weight : Tensor of shape (rows, columns)
         Latent weight; clipped weights get no gradient.
     scale : Tensor of shape (1 or rows, n_groups)
         Step sizes; gets the gradient of equation 3 times `gain`.
@@ -95,10 +91,5 @@ def fake_quantize_lsq(weight: Tensor, scale: Tensor, grid: AffineGrid, gain: flo
     Tensor of shape (rows, columns)
         The quantized weight.
     """
-    # The spread over columns stays in the graph, so that a group's columns add up in its step size's gradient.
-    by_column, zero_point = grid.with_scale(scale).by_column(weight.shape[1])
-    levels = grid.levels
-    result: Tensor = _FakeQuantizeLSQ.apply(  # type: ignore[no-untyped-call]
-        weight, by_column, zero_point, levels.quant_min, levels.quant_max, gain
-    )
+    result: Tensor = _FakeQuantizeLSQ.apply(weight, scale, grid, gain)  # type: ignore[no-untyped-call]
     return result

@@ -1,0 +1,213 @@
+"""Fake quantization and its gradients in one pass over memory.
+
+Each function works through a weight matrix in bands of rows that stay in a core's cache, so that a handful of
+elementwise operations reads and writes main memory once. Nothing is kept between forward and backward pass but the
+weight itself: dividing again costs less than storing and reading a quotient or a mask. Levels are clipped on a range
+shifted by the zero point, ``clip(round(w / s), q_min - z, q_max - z)``, which is
+``clip(round(w / s) + z, q_min, q_max) - z`` with one operation less, and two less where a grid has no zero point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from qbench.quant.affine import AffineGrid
+
+# A band of float32 is 1 MiB: small enough for a core's share of the cache together with the two or three it is worked
+# on with, large enough that starting an operation costs little and threads find pieces of 2^15 to share.
+_BAND = 1 << 18
+# The smallest normal number stands for the one next to 0, which some devices flush to 0.
+_SMALLEST = 1.1754943508222875e-38
+
+_clipped = torch.ops.aten.hardtanh_backward.grad_input
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A matrix with its grid, shaped so that a scale meets its weights by broadcasting; first dimension: rows."""
+
+    grid: AffineGrid
+    columns: int
+    scale: Tensor
+    zero_point: Tensor | None
+    grouped: bool
+
+    @classmethod
+    def of(cls, weight: Tensor, grid: AffineGrid) -> _Cut:
+        columns, groups = weight.shape[1], grid.scale.shape[1]
+        grouped = groups > 1 and groups * grid.group_size == columns
+        if grouped:
+            scale, zero_point = grid.scale.unsqueeze(-1), grid.zero_point.unsqueeze(-1)
+        else:
+            scale, zero_point = grid.by_column(columns)
+        has_zero_point = len(grid.levels.zero_points) > 1
+        return cls(grid, columns, scale, zero_point if has_zero_point else None, grouped)
+
+    def shape(self, matrix: Tensor) -> Tensor:
+        return matrix.unflatten(1, (-1, self.grid.group_size)) if self.grouped else matrix
+
+    def bands(self, weight: Tensor) -> Iterator[slice]:
+        rows = len(weight)
+        # An accelerator pays for each launch, and the rows of a transposed matrix are not bands of memory.
+        whole = weight.device.type != "cpu" or not weight.is_contiguous() or weight.numel() <= _BAND
+        height = rows if whole else max(1, _BAND // self.columns)
+        return (slice(start, min(start + height, rows)) for start in range(0, rows, height))
+
+    def of_rows(self, band: slice, parameter: Tensor) -> Tensor:
+        return parameter[band] if parameter.shape[0] > 1 else parameter
+
+    def clip(self, levels: Tensor, band: slice) -> Tensor:
+        low, high = self.grid.levels.quant_min, self.grid.levels.quant_max
+        if self.zero_point is None:
+            return levels.clamp_(low, high)
+        zero_point = self.of_rows(band, self.zero_point)
+        # Two bounds a row in one clamp would leave the vector units.
+        torch.maximum(levels, low - zero_point, out=levels)
+        return torch.minimum(levels, high - zero_point, out=levels)
+
+    def sums_of_rows(self, products: Tensor) -> Tensor:
+        """Add up each row of a band by groups: (rows, n_groups)."""
+        groups = self.grid.scale.shape[1]
+        if groups > 1 and not self.grouped:
+            missing = groups * self.grid.group_size - self.columns
+            products = functional.pad(products, (0, missing)).unflatten(1, (groups, -1))
+        return products.sum(dim=-1) if groups > 1 else products.sum(dim=-1, keepdim=True)
+
+    def sums(self, of_rows: Tensor) -> Tensor:
+        """Add up rows that share a scale: the shape of the scale."""
+        return of_rows if self.grid.scale.shape[0] == of_rows.shape[0] else of_rows.sum(dim=0, keepdim=True)
+
+
+@torch.no_grad()
+def round_to_levels(weight: Tensor, grid: AffineGrid, out: Tensor) -> Tensor:
+    """Write the nearest representable value of each weight.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (rows, columns)
+        Floating point.
+    grid : AffineGrid
+        The grid, of the weight's type.
+    out : Tensor of shape (rows, columns)
+        Of any floating-point type; may be the weight itself.
+
+    Returns
+    -------
+    Tensor of shape (rows, columns)
+        `out`: what `qbench.quant.affine.fake_quantize` gives, cast to the type of `out`.
+    """
+    cut = _Cut.of(weight, grid)
+    source, target = cut.shape(weight), cut.shape(out)
+    scratch: Tensor | None = None
+    for band in cut.bands(weight):
+        part = target[band]
+        if out.dtype == weight.dtype:
+            levels = part
+        else:
+            scratch = torch.empty_like(source[band]) if scratch is None else scratch
+            levels = scratch[: band.stop - band.start]
+        scale = cut.of_rows(band, cut.scale)
+        torch.div(source[band], scale, out=levels)
+        cut.clip(levels.round_(), band).mul_(scale)
+        if levels is not part:
+            part.copy_(levels)
+    return out
+
+
+@torch.no_grad()
+def pass_inside(weight: Tensor, gradient: Tensor, grid: AffineGrid, out: Tensor) -> Tensor:
+    """Write the gradient of each weight within the range, ends included, and 0 where it is clipped.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (rows, columns)
+        The latent weight.
+    gradient : Tensor of shape (rows, columns)
+        With respect to the quantized weight, of the weight's type.
+    grid : AffineGrid
+        A weight counts as clipped when ``w / s + z`` is below ``q_min`` or above ``q_max``, before rounding.
+    out : Tensor of shape (rows, columns)
+        Of the weight's type; may be the gradient itself.
+
+    Returns
+    -------
+    Tensor of shape (rows, columns)
+        `out`.
+    """
+    cut = _Cut.of(weight, grid)
+    source, upstream, target = cut.shape(weight), cut.shape(gradient), cut.shape(out)
+    low, high = (_beyond(end, weight.dtype) for end in (-grid.levels.quant_min, grid.levels.quant_max))
+    scratch: Tensor | None = None
+    for band in cut.bands(weight):
+        scratch = torch.empty_like(source[band]) if scratch is None else scratch
+        position = torch.div(source[band], cut.of_rows(band, cut.scale), out=scratch[: band.stop - band.start])
+        if cut.zero_point is not None:
+            position.add_(cut.of_rows(band, cut.zero_point))
+        _clipped(upstream[band], position, -low, high, grad_input=target[band])
+    return out
+
+
+def _beyond(end: int, dtype: torch.dtype) -> float:
+    """Return the least number above the end of a range, so that a comparison that leaves ends out lets it in."""
+    if end == 0:
+        return _SMALLEST
+    return float(torch.nextafter(torch.tensor(float(end), dtype=dtype), torch.tensor(torch.inf, dtype=dtype)))
+
+
+@torch.no_grad()
+def step_size_gradients(weight: Tensor, gradient: Tensor, grid: AffineGrid, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Return LSQ's gradients of weight and step size (Esser et al., 2020, equations 3 and 5), before any gain.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (rows, columns)
+        The latent weight.
+    gradient : Tensor of shape (rows, columns)
+        With respect to the quantized weight, of the weight's type.
+    grid : AffineGrid
+        At the present step sizes.
+    out : Tensor of shape (rows, columns)
+        Takes the weight's gradient; of the weight's type, may be the gradient itself.
+
+    Returns
+    -------
+    tuple of Tensor
+        `out`, and the step size's gradient in the shape of the grid's scale.
+
+    Notes
+    -----
+    The slope of a weight is its level where it is clipped, on the last level or beyond, and ``round(w/s) - w/s``
+    between the ends.
+    """
+    cut = _Cut.of(weight, grid)
+    source, upstream, target = cut.shape(weight), cut.shape(gradient), cut.shape(out)
+    low, high = grid.levels.quant_min, grid.levels.quant_max
+    sums = weight.new_empty(weight.shape[0], grid.scale.shape[1])
+    scratch: list[Tensor] = []
+    for band in cut.bands(weight):
+        if not scratch:
+            scratch = [torch.empty_like(source[band]) for _ in range(3)]
+        ratio, slope, third = (one[: band.stop - band.start] for one in scratch)
+        torch.div(source[band], cut.of_rows(band, cut.scale), out=ratio)
+        cut.clip(torch.round(ratio, out=slope), band)
+        position, inside = ratio, third
+        if cut.zero_point is not None:
+            position = torch.add(ratio, cut.of_rows(band, cut.zero_point), out=third)
+            inside = ratio
+        _clipped(ratio, position, low, high, grad_input=inside)
+        slope.sub_(inside).mul_(upstream[band])
+        sums[band] = cut.sums_of_rows(slope)
+        # Last, since the gradient may be overwritten here.
+        _clipped(upstream[band], position, low, high, grad_input=target[band])
+    return out, cut.sums(sums)
+
+
+def block_sums(matrix: Tensor, grid: AffineGrid) -> Tensor:
+    """Return the sums of a matrix of shape (rows, columns) over the weights that share a scale, in its shape."""
+    cut = _Cut.of(matrix, grid)
+    return cut.sums(cut.sums_of_rows(cut.shape(matrix)))
