@@ -20,15 +20,18 @@ class LearnedStepSize(QuantizationAwareTraining):
     init : str
         First step sizes: ``grid``, the quantizer's own, or ``lsq``, the paper's ``2 mean|w| / sqrt(quant_max)``.
     gradient_scale : str
-        N in the gradient scale ``1 / sqrt(N quant_max)``: ``layer``, all weights of the layer (the paper), or
-        ``step``, the weights that share a step size.
+        N in the gradient scale ``1 / sqrt(N quant_max)``: ``layer``, all weights of the layer (the paper, and code
+        that goes by rows without changing N), or ``step``, the weights that share a step size. With one step size a
+        row they differ by the root of the number of rows, which is felt most under SGD.
     step_size_learning_rate : float or None
         Peak rate of the step sizes; None takes `learning_rate` times the layer's mean first step size, which makes
         AdamW's moves of step sizes relative.
 
     Notes
     -----
-    After each update a step size is held at or above 1e-3 of its first value, so that none turns negative.
+    After each update a step size is held at or above 1e-3 of its first value: the paper does not keep it from turning
+    negative, which would mirror the grid. An unsigned grid with a zero point has about half of its levels on either
+    side of 0, so its ``quant_max`` above is ``2^(b-1) - 1``.
     """
 
     init: Literal["grid", "lsq"] = "grid"
@@ -39,4 +42,4 @@ class LearnedStepSize(QuantizationAwareTraining):
         """Return the nearest codes of the trained latent weights on the learned grid; see `Method.solve`."""
         from qbench.methods.qat import LearnedStepWeight, train
 
-        return train(problem, self, lambda layer: LearnedStepWeight(layer, self))
+        return train(problem, self, [LearnedStepWeight(layer, self) for layer in problem.layers])

@@ -7,37 +7,44 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from qbench.methods.base import Method
+from qbench.methods.fine_tune import FineTuning
+from qbench.methods.training_options import WeightTraining
 
 
-class QuantizationAwareTraining(Method):
-    """Base of the methods that train the latent weights through the quantizer.
+class QuantizationAwareTraining(WeightTraining, Method):
+    """Base of the methods that train latent weights through the quantizer.
 
     Attributes
     ----------
-    steps : int
-        Optimizer steps.
-    batch_size : int
-        Training windows (or images) a step.
-    learning_rate : float
-        Peak rate of the latent weights.
-    optimizer : str
-        AdamW with betas (0.9, 0.95), or SGD with momentum 0.9; no weight decay in either.
-    schedule : str
-        The rate falls to zero along half a cosine, or stays.
-    clip_norm : float or None
-        Gradient clipping.
-
-    Notes
-    -----
-    Only the weights of the target layers are trained (float32 latents, from the full-precision weights); embeddings,
-    norms and everything else stay as they are, so that all of the recovery is the quantized weights' own.
+    distillation : float
+        Share d of the full-precision model's own predictions in the loss: ``(1 - d) * cross entropy + d *
+        KL(full precision || quantized)``, both the mean over positions in nats.
+    oscillation : str
+        What is done about weights whose code keeps jumping back and forth: ``none``; ``track``: the record says how
+        many there are; ``freeze``: such a weight is held at its mean code for the rest of the training (Nagel et al.,
+        2022, arXiv:2203.11086, section 5.2).
+    oscillation_momentum : float
+        Weight of the newest step in the running means of oscillations and codes.
+    oscillation_threshold : float
+        Oscillations a step above which a weight counts as oscillating.
     """
 
-    sources: ClassVar[tuple[str, ...]] = ("qbench.methods.qat", "qbench.quant.affine", "qbench.quant.ste")
+    sources: ClassVar[tuple[str, ...]] = (
+        *WeightTraining.sources,
+        "qbench.methods.distillation",
+        "qbench.methods.oscillation",
+        "qbench.methods.qat",
+        "qbench.quant.affine",
+        "qbench.quant.fused",
+        "qbench.quant.grid",
+    )
 
-    steps: Annotated[int, Field(ge=1)] = 80
-    batch_size: Annotated[int, Field(ge=1)] = 8
-    learning_rate: Annotated[float, Field(gt=0)] = 7e-4
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    schedule: Literal["cosine", "constant"] = "cosine"
-    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    oscillation: Literal["none", "track", "freeze"] = "none"
+    oscillation_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    oscillation_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+    def control(self) -> FineTuning:
+        """Return full-precision training with the same budget, data, optimizer and schedule."""
+        shared = {name: getattr(self, name) for name in WeightTraining.model_fields if name != "name"}
+        return FineTuning(name="fine_tune", **shared)

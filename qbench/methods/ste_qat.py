@@ -1,8 +1,8 @@
-"""STE-QAT: train latent weights with the gradient taken at the quantized weights, on a fixed grid."""
+"""STE-QAT: train latent weights with the gradient taken at the quantized weights."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from qbench.methods.qat_options import QuantizationAwareTraining
 
@@ -11,19 +11,28 @@ if TYPE_CHECKING:
 
 
 class StraightThroughQAT(QuantizationAwareTraining):
-    """``w <- w - rate * grad L(Q(w))`` (Bengio et al., 2013, arXiv:1308.3432), with the scale frozen at the given grid.
+    """``w <- w - rate * grad L(Q(w))`` (Bengio et al., 2013, arXiv:1308.3432).
 
     Attributes
     ----------
+    scale : str
+        ``frozen``: the given grid stays for the whole training, as in the theory; ``dynamic``: the quantizer chooses
+        scale and zero point again from the latent weight at every step, and no gradient passes through that choice.
     gradient : str
         ``identity``: the gradient passes unchanged, as in the theory; ``masked``: clipped weights get none.
     """
 
+    sources: ClassVar[tuple[str, ...]] = (
+        *QuantizationAwareTraining.sources,
+        "qbench.quant.qparams",
+        "qbench.quantizers.layout",
+    )
+
+    scale: Literal["frozen", "dynamic"] = "frozen"
     gradient: Literal["identity", "masked"] = "identity"
 
     def solve(self, problem: Problem) -> Solution:
         """Return the nearest codes of the trained latent weights; see `Method.solve`."""
         from qbench.methods.qat import StraightThroughWeight, train
 
-        masked = self.gradient == "masked"
-        return train(problem, self, lambda layer: StraightThroughWeight(layer, masked=masked))
+        return train(problem, self, [StraightThroughWeight(layer, self) for layer in problem.layers])

@@ -1,0 +1,58 @@
+"""Fine-tuning in full precision: what the same training gains without a quantizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from qbench.methods.training_options import WeightTraining
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qbench.methods.problem import Problem
+
+
+@dataclass(frozen=True)
+class FullPrecisionTraining:
+    """What training in full precision used and saw; the weights it found are in the model.
+
+    Attributes
+    ----------
+    train_tokens, train_steps : int
+        Data consumed.
+    traces : dict of str to list of float
+        Curves for the record; ``train_loss`` is the loss before each update, in nats.
+    statistics : dict of str to Tensor
+        Running statistics of batch-norm layers, by buffer name; empty where they stay as they were.
+    """
+
+    train_tokens: int
+    train_steps: int
+    traces: dict[str, list[float]] = field(default_factory=dict)
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class FineTuning(WeightTraining):
+    """Train the unquantized weights of the target layers: the control that quantization-aware training is read against.
+
+    The loop, the data and their order are those of quantization-aware training. What a quantized model gains in
+    training beyond this is recovery; up to this it is what any training of these weights on these data gives.
+    """
+
+    def train(self, problem: Problem) -> FullPrecisionTraining:
+        """Train the target layers of the problem's model, which keeps the trained weights.
+
+        Raises
+        ------
+        DivergedError
+            The training loss is NaN or infinite.
+        """
+        from qbench.methods.latent import LatentWeight
+        from qbench.methods.training import Training
+
+        training = Training(problem, self, [LatentWeight(layer) for layer in problem.layers], problem.loss)
+        training.run()
+        return FullPrecisionTraining(
+            training.tokens, training.steps_done, {"train_loss": training.losses}, training.statistics()
+        )

@@ -1,0 +1,159 @@
+"""Weights in training: a float32 latent weight beside the one that the model computes with.
+
+The model's own weight is filled once a step and is a leaf for autograd; its gradient is taken over to the latent
+weight afterwards. So the model runs as it always does, without a graph through the quantizer or a hook in any layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qbench.errors import DivergedError
+from qbench.methods.matrices import from_matrix, to_matrix
+from qbench.methods.oscillation import Oscillation
+from qbench.methods.problem import LayerSolution, TargetLayer
+from qbench.methods.qat_options import QuantizationAwareTraining
+from qbench.quant.affine import AffineGrid, dequantize, quantize
+from qbench.quant.fused import round_to_levels
+
+
+class LatentWeight:
+    """The weight of a layer in full precision, as training sees it; the base of those that are quantized.
+
+    Parameters
+    ----------
+    layer : TargetLayer
+        The layer. Its weight of type float32 is trained where it is, another one through a float32 copy.
+
+    Attributes
+    ----------
+    latent : nn.Parameter
+        What the optimizer moves: float32, in the weight's own shape.
+    """
+
+    def __init__(self, layer: TargetLayer) -> None:
+        self.layer = layer
+        self._weight: nn.Parameter = layer.module.weight  # type: ignore[assignment]
+        self.latent = self._first_latent()
+
+    def _first_latent(self) -> nn.Parameter:
+        return self._weight if self._weight.dtype == torch.float32 else self._copy()
+
+    def _copy(self) -> nn.Parameter:
+        weight = self.layer.weight.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        return nn.Parameter(weight)
+
+    def step_sizes(self) -> list[dict[str, Any]]:
+        """Return the optimizer's parameter groups beside the latent weight."""
+        return []
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Give the model the weight that the latent one stands for."""
+        if self.latent is not self._weight:
+            self._weight.copy_(self.latent)
+
+    @torch.no_grad()
+    def take_gradient(self) -> None:
+        """Turn the gradient of the model's weight into gradients of what is trained."""
+        if self.latent is not self._weight and self._weight.grad is not None:
+            self.latent.grad, self._weight.grad = self._weight.grad.float(), None
+
+    def after_update(self) -> None:
+        """Restore what must hold after each optimizer step."""
+
+
+class QuantizedWeight(LatentWeight):
+    """A latent weight whose nearest levels the model computes with.
+
+    Parameters
+    ----------
+    layer : TargetLayer
+        The layer and its first grid.
+    options : QuantizationAwareTraining
+        What is done about oscillations.
+    """
+
+    def __init__(self, layer: TargetLayer, options: QuantizationAwareTraining) -> None:
+        super().__init__(layer)
+        self._options = options
+        self._oscillation: Oscillation | None = None
+        self._first = self.latent.detach().clone()
+        self._matrix = to_matrix(layer.module, self.latent.detach())
+        self._target = to_matrix(layer.module, self._weight.detach())
+        # A weight in another order of memory has no matrix that is a view of it.
+        self._is_view = self._target.data_ptr() == self._weight.data_ptr()
+
+    def _first_latent(self) -> nn.Parameter:
+        return self._copy()
+
+    def grid(self) -> AffineGrid:
+        """Return the grid as it is now."""
+        raise NotImplementedError
+
+    def gradient_to_latent(self, gradient: Tensor) -> Tensor:
+        """Turn the gradient of the quantized matrix into the latent one's, in place or not."""
+        return gradient
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Give the model the nearest levels; frozen weights are put back on theirs before."""
+        grid = self.grid()
+        if self._options.oscillation != "none":
+            self._follow_codes(grid)
+        round_to_levels(self._matrix, grid, self._target)
+        if not self._is_view:
+            self._weight.copy_(from_matrix(self.layer.module, self._target))
+
+    def _follow_codes(self, grid: AffineGrid) -> None:
+        codes, options = quantize(self._matrix, grid), self._options
+        if self._oscillation is None:
+            self._oscillation = Oscillation(
+                codes,
+                options.oscillation_momentum,
+                options.oscillation_threshold,
+                freeze=options.oscillation == "freeze",
+            )
+            return
+        codes = self._oscillation.observe(codes)
+        if self._oscillation.freeze:
+            held = torch.where(self._oscillation.frozen, dequantize(codes, grid), self._matrix)
+            self._matrix.copy_(held)
+
+    def frozen(self) -> Tensor | None:
+        """Return which weights of the matrix are held at a code; None where none ever is."""
+        return self._oscillation.frozen if self._oscillation is not None and self._oscillation.freeze else None
+
+    @torch.no_grad()
+    def take_gradient(self) -> None:
+        """Turn the gradient at the quantized weight into gradients of what is trained; frozen weights get none."""
+        if self._weight.grad is None:
+            return
+        gradient = to_matrix(self.layer.module, self._weight.grad.float())
+        self._weight.grad = None
+        self.latent.grad = from_matrix(self.layer.module, self.gradient_to_latent(gradient))
+        frozen = self.frozen()
+        if frozen is not None:
+            to_matrix(self.layer.module, self.latent.grad).masked_fill_(frozen, 0.0)
+
+    def solution(self) -> LayerSolution:
+        """Return the codes that the model computes with now.
+
+        Raises
+        ------
+        DivergedError
+            The latent weight holds NaN or infinity.
+        """
+        self.require_finite()
+        moved = (self.latent.detach() - self._first).abs().sum() / self._first.abs().sum().clamp(min=1e-30)
+        details = {"moved_l1": float(moved)} | (self._oscillation.details() if self._oscillation else {})
+        grid = self.grid()
+        return LayerSolution(quantize(self._matrix, grid), grid, details=details)
+
+    def require_finite(self) -> None:
+        """Raise DivergedError when the latent weight holds NaN or infinity."""
+        if not torch.isfinite(self._matrix).all():
+            raise DivergedError(f"the latent weight of layer {self.layer.name!r} became NaN or infinite")

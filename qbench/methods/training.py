@@ -1,0 +1,139 @@
+"""The training loop: one for quantized weights and for their full-precision control."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qbench.errors import DivergedError
+from qbench.methods.latent import LatentWeight
+from qbench.methods.problem import Problem
+from qbench.methods.training_options import WeightTraining
+
+# Reading a loss makes an accelerator finish what it was given, so there it is read a few at a time.
+_READ_EVERY = 16
+
+
+class Training:
+    """A model in training.
+
+    Parameters
+    ----------
+    problem : Problem
+        The model and its training batches.
+    options : WeightTraining
+        Budget and optimizer.
+    weights : sequence of LatentWeight
+        What is trained; everything else in the model stays as it is.
+    loss : callable
+        ``loss(model, batch)`` is a scalar.
+
+    Attributes
+    ----------
+    losses : list of float
+        The loss before each update.
+    tokens : int
+        Tokens (or images) seen.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        options: WeightTraining,
+        weights: Sequence[LatentWeight],
+        loss: Callable[[nn.Module, Tensor], Tensor],
+    ) -> None:
+        self._problem, self._options, self._weights, self._loss = problem, options, weights, loss
+        self.losses: list[float] = []
+        self.tokens = 0
+        self._unread: list[Tensor] = []
+        self._norms = [
+            (name, module)
+            for name, module in problem.model.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
+        problem.model.requires_grad_(requires_grad=False).train()
+        for _, norm in self._norms if options.batch_norm == "freeze" else []:
+            norm.eval()
+        for weight in weights:
+            weight.layer.module.weight.requires_grad_()
+            weight.write()
+        self._optimizer = _optimizer(weights, options)
+        self._peaks = [group["lr"] for group in self._optimizer.param_groups]
+        self._trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
+    @property
+    def steps_done(self) -> int:
+        """Updates so far."""
+        return len(self.losses) + len(self._unread)
+
+    def run(self) -> None:
+        """Train to the end, and leave the model as it is evaluated.
+
+        Raises
+        ------
+        DivergedError
+            A loss is NaN or infinite.
+        """
+        options, problem = self._options, self._problem
+        batches = problem.train_batches(options.batch_size, problem.seed_of("train-batches"))
+        for batch in islice(batches, options.steps):
+            self.step(batch)
+        self._read_losses()
+        for weight in self._weights:
+            weight.layer.module.weight.grad = None
+        problem.model.eval()
+
+    def step(self, batch: Tensor) -> None:
+        """Make one update."""
+        options, done = self._options, self.steps_done
+        share = 0.5 * (1 + math.cos(math.pi * done / options.steps)) if options.schedule == "cosine" else 1.0
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * share
+        loss = self._loss(self._problem.model, batch)
+        loss.backward()
+        for weight in self._weights:
+            weight.take_gradient()
+        if options.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._trained, options.clip_norm, foreach=True)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        for weight in self._weights:
+            weight.after_update()
+            weight.write()
+        self.tokens += self._problem.tokens_of(batch)
+        self._unread.append(loss.detach())
+        if loss.device.type == "cpu" or len(self._unread) >= _READ_EVERY:
+            self._read_losses()
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Return the running statistics of batch-norm layers that were updated, by buffer name."""
+        if self._options.batch_norm == "freeze":
+            return {}
+        return {
+            f"{name}.{buffer}": value.detach().clone()
+            for name, norm in self._norms
+            for buffer, value in norm.named_buffers(recurse=False)
+        }
+
+    def _read_losses(self) -> None:
+        read = torch.stack(self._unread).tolist() if self._unread else []
+        self._unread = []
+        for loss in read:
+            self.losses.append(loss)
+            if not math.isfinite(loss):
+                step, steps = len(self.losses), self._options.steps
+                raise DivergedError(f"the training loss became {loss} at step {step} of {steps}")
+
+
+def _optimizer(weights: Sequence[LatentWeight], options: WeightTraining) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [{"params": [weight.latent for weight in weights], "lr": options.learning_rate}]
+    groups += [group for weight in weights for group in weight.step_sizes()]
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=options.learning_rate, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
