@@ -29,6 +29,13 @@ class Spec(BaseModel):
 
     name: str
 
+    def control(self) -> Spec | None:
+        """Return what a row of this method must be read against beside full precision; None for most.
+
+        A method that trains the model returns the method that trains it as much without quantizing.
+        """
+        return None
+
     def label(self) -> str:
         """Return the name with every option that is not at its default, such as ``gptq[act_order=false]``."""
         options = self.changed_options()

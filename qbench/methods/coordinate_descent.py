@@ -80,9 +80,3 @@ def descend(
         if torch.equal(before, level):
             break
     return level + zero_point
-
-
-def objective(weight: Tensor, quantized: Tensor, hessian: Tensor) -> Tensor:
-    """Return ``tr((W - Q) H (W - Q)^T)`` of each matrix, of shape (stacks,); arguments transposed as in `descend`."""
-    errors = weight - quantized
-    return (errors * torch.bmm(hessian, errors)).sum(dim=(1, 2))

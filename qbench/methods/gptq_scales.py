@@ -66,6 +66,7 @@ class StaticScales:
 
     def __init__(self, grid: AffineGrid, order: Tensor, block_size: int) -> None:
         n = order.shape[1]
+        self._levels = grid.levels
         self.widths = [min(block_size, n - start) for start in range(0, n, block_size)]
         self.scale, self.zero_point = (ordered_parameters(part, order) for part in grid.by_column(n))
 
@@ -74,6 +75,15 @@ class StaticScales:
         if self.scale.shape[1] == 1:
             return self.scale, self.zero_point
         return self.scale[:, own], self.zero_point[:, own]
+
+    def nearest(self, weight: Tensor) -> Tensor:
+        """Return the codes of rounding to nearest, of the weight's shape (stacks, n, rows)."""
+        codes = (weight / self.scale).round_().add_(self.zero_point)
+        return codes.clamp_(self._levels.quant_min, self._levels.quant_max)
+
+    def errors(self, weight: Tensor, codes: Tensor) -> Tensor:
+        """Return the weight minus what its codes stand for, all of shape (stacks, n, rows)."""
+        return torch.addcmul(weight, codes - self.zero_point, self.scale, value=-1)
 
     def chosen(self) -> None:
         """Return nothing: the codes are on the stage's grid."""

@@ -32,15 +32,47 @@ class Feedback:
     ----------
     weights : Tensor of shape (stacks, n, n)
         ``R_ij / R_jj`` above the diagonal, 1 on it.
+    diagonal : Tensor of shape (stacks, n)
+        ``R_jj``.
     damping : Tensor of shape (stacks,)
         Share of the mean diagonal that was added to the diagonal.
+    shift : Tensor of shape (stacks,)
+        What was added to the diagonal.
     failed : Tensor of shape (stacks,), bool
         Where no damping up to 1 made the Hessian positive definite; the weights there mean nothing.
     """
 
     weights: Tensor
+    diagonal: Tensor
     damping: Tensor
+    shift: Tensor
     failed: Tensor
+
+    def quadratic(self, vectors: Tensor) -> Tensor:
+        """Return ``v^T H v``, with the Hessian as it was before damping.
+
+        Parameters
+        ----------
+        vectors : Tensor of shape (stacks, n, rows)
+            A vector v a row, transposed.
+
+        Returns
+        -------
+        Tensor of shape (stacks, rows)
+
+        Notes
+        -----
+        ``|R^T v|^2 - shift |v|^2``: R is triangular, so in strips this takes little more than half the products of
+        ``v^T H v``, and these are most of the work of a layer beside GPTQ itself.
+        """
+        n = vectors.shape[1]
+        strip = max(128, -(-n // 8))
+        total = vectors.square().sum(dim=1).mul_(-self.shift[:, None])
+        for start in range(0, n, strip):
+            end = min(start + strip, n)
+            part = torch.bmm(self.weights[:, :end, start:end].mT, vectors[:, :end])
+            total += part.mul_(self.diagonal[:, start:end, None]).square_().sum(dim=1)
+        return total.clamp_(min=0)
 
 
 def feedback(hessian: Tensor, percdamp: float) -> Feedback:
@@ -66,7 +98,8 @@ def feedback(hessian: Tensor, percdamp: float) -> Feedback:
             break
         damping = torch.where(failed, (10 * damping).clamp(max=1.0), damping)
     upper = lower.mT.flip(1, 2)  # (J L J)^T, lower triangular and contiguous
-    return Feedback(upper.div_(upper.diagonal(dim1=1, dim2=2)[..., None].clone()).mT, damping, failed)
+    diagonal = upper.diagonal(dim1=1, dim2=2).clone()
+    return Feedback(upper.div_(diagonal[..., None]).mT, diagonal, damping, damping * mean, failed)
 
 
 def gptq_codes(weight: Tensor, levels: IntegerGrid, scales: Scales, weights: Tensor, blocks: Sequence[int]) -> Tensor:

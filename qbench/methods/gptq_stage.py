@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from qbench.methods import coordinate_descent
-from qbench.methods.gptq_scales import FreshScales, StaticScales, column_order, ordered_parameters
+from qbench.methods.coordinate_descent import descend
+from qbench.methods.gptq_scales import FreshScales, StaticScales, column_order
 from qbench.methods.gptq_solver import feedback, gptq_codes
 from qbench.methods.problem import LayerSolution
 from qbench.methods.stage import Stage
 from qbench.methods.stage_error import layer_solutions
-from qbench.quant.affine import AffineGrid, quantize
+from qbench.quant.affine import quantize
 
 if TYPE_CHECKING:
     from qbench.methods.gptq import GPTQ
@@ -39,32 +39,40 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
         ``damping_retries`` the failed factorizations, and with coordinate descent ``cd_gain`` is the share of GPTQ's
         layer error that it took away.
     """
-    original, grid = stage.weight(), stage.grid()
-    hessian = stage.gram.hessian
+    hessian, grid, original = stage.gram.hessian, stage.grid(), stage.weight()
     dead = hessian.diagonal(dim1=1, dim2=2) == 0
     order = column_order(hessian, options.act_order, grid.group_size)
-    ordered_hessian = _ordered(_ordered(hessian, order).mT, order)
-    ordered_dead = dead.gather(1, order)
-    # A weight whose input is always 0 becomes 0, and its column is cut loose from the others.
-    weight = _ordered(original.mT, order).masked_fill(ordered_dead[..., None], 0.0)
-    alive_hessian = ordered_hessian.clone()
-    alive_hessian.diagonal(dim1=1, dim2=2).masked_fill_(ordered_dead, 1.0)
-    fed = feedback(alive_hessian, options.percdamp)
+    in_order = options.act_order is False
+    if not in_order:
+        hessian = _ordered(_ordered(hessian, order).mT, order)  # symmetric: rows, then columns
+    weight = original.mT.contiguous() if in_order else _ordered(original.mT, order)
+    if dead.any():
+        # A weight whose input is always 0 becomes 0, and its column is cut loose from the others.
+        now_dead = dead.gather(1, order)
+        weight.masked_fill_(now_dead[..., None], 0.0)
+        hessian = hessian.clone()
+        hessian.diagonal(dim1=1, dim2=2).masked_fill_(now_dead, 1.0)
+    fed = feedback(hessian, options.percdamp)
+    given = StaticScales(grid, order, options.block_size)
     fresh = options.group_scales == "fresh" and grid.scale.shape[-1] > 1
-    scales = FreshScales(stage, order) if fresh else StaticScales(grid, order, options.block_size)
+    scales = FreshScales(stage, order) if fresh else given
     codes = gptq_codes(weight, grid.levels, scales, fed.weights, scales.widths)
     chosen = scales.chosen()
+    on = given if chosen is None else StaticScales(chosen, order, options.block_size)
 
     # A layer that gets nothing but zeros has no Hessian at all; a single group of a convolution has dead inputs.
     silent = torch.cat([dead[own].all().expand(own.stop - own.start) for own in stage.places()])
     lost = fed.failed | silent
-    details = {
-        "dead_columns": dead.sum(dim=1),
-        "damping_retries": torch.log10(fed.damping / options.percdamp).ceil(),
-    }
+    retries = torch.log10(fed.damping / options.percdamp).ceil()
+    details = {"dead_columns": dead.sum(dim=1), "damping_retries": retries}
+    error = fed.quadratic(on.errors(weight, codes))
     if options.cd_sweeps:
-        codes, details["cd_gain"] = _descend(options, weight, codes, ordered_hessian, order, chosen or grid)
-    codes = codes.gather(1, order.argsort(dim=1)[..., None].expand_as(codes)).mT.contiguous()
+        settings = {"sweeps": options.cd_sweeps, "block_size": options.block_size}
+        codes = descend(weight, codes, hessian, grid.levels, on.scale, on.zero_point, **settings)
+        before, error = error, fed.quadratic(on.errors(weight, codes))
+        details["cd_gain"] = 1 - error.sum(dim=1) / before.sum(dim=1).clamp(min=1e-30)
+    errors = (fed.quadratic(weight), error, fed.quadratic(given.errors(weight, given.nearest(weight))))
+    codes = (codes if in_order else _ordered(codes, order.argsort(dim=1))).mT.contiguous()
     if lost.any():
         codes = torch.where(lost[:, None, None], quantize(original, grid), codes)
         if chosen is not None:
@@ -73,22 +81,20 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
         _INDEFINITE if indefinite else _NO_INPUT if nothing else None
         for indefinite, nothing in zip(fed.failed.tolist(), silent.tolist(), strict=True)
     ]
-    return layer_solutions(stage, original, codes, chosen=chosen, details=details, damping=fed.damping, fallback=whys)
-
-
-def _descend(
-    options: GPTQ, weight: Tensor, codes: Tensor, hessian: Tensor, order: Tensor, grid: AffineGrid
-) -> tuple[Tensor, Tensor]:
-    """Return codes after coordinate descent, and the share of the layer error that it took away."""
-    scale, zero_point = (ordered_parameters(part, order) for part in grid.by_column(order.shape[1]))
-    settings = {"sweeps": options.cd_sweeps, "block_size": options.block_size}
-    better = coordinate_descent.descend(weight, codes, hessian, grid.levels, scale, zero_point, **settings)
-    before, after = (
-        coordinate_descent.objective(weight, (found - zero_point) * scale, hessian) for found in (codes, better)
+    return layer_solutions(
+        stage,
+        original,
+        codes,
+        chosen=chosen,
+        details=details,
+        damping=fed.damping,
+        fallback=whys,
+        errors=None if lost.any() else errors,
     )
-    return better, torch.where(before > 0, 1 - after / before, 0.0)
 
 
 def _ordered(by_column: Tensor, order: Tensor) -> Tensor:
     """Return (stacks, n, anything) with the columns, which come second, in order."""
+    if len(order) == 1:
+        return by_column.index_select(1, order[0])  # several times faster than to gather
     return by_column.gather(1, order[..., None].expand(*order.shape, by_column.shape[2]))

@@ -50,6 +50,7 @@ def layer_solutions(
     details: dict[str, Tensor] | None = None,
     damping: Tensor | None = None,
     fallback: list[str | None] | None = None,
+    errors: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> dict[str, LayerSolution]:
     """Cut a stage that was solved as one stack into its layers, each with its errors.
 
@@ -71,16 +72,20 @@ def layer_solutions(
     fallback : list of str or None, optional
         One a matrix; see `LayerSolution`.
 
+    errors : tuple of three Tensor of shape (stacks, rows), optional
+        Output power, the error of the codes and that of rounding to nearest, where the method knows them already.
+
     Returns
     -------
     dict of str to LayerSolution
         By layer name. Errors are relative to the layer's full-precision output power, those of rounding to nearest are
         on the layer's given grid.
     """
-    given = stage.grid()
-    power = stage.split(output_power(weight, stage.gram)[..., None])
-    error = stage.split(stage_error(weight, dequantize(codes, chosen or given), stage.gram)[..., None])
-    rtn_error = stage.split(stage_error(weight, fake_quantize(weight, given), stage.gram)[..., None])
+    if errors is None:
+        grid, gram = stage.grid(), stage.gram
+        error = stage_error(weight, dequantize(codes, chosen or grid), gram)
+        errors = (output_power(weight, gram), error, stage_error(weight, fake_quantize(weight, grid), gram))
+    power, error_of, rtn_error = (stage.split(by_row[..., None]) for by_row in errors)
     own_codes = stage.split(codes)
     scales = {} if chosen is None else stage.split(chosen.scale)
     zero_points = {} if chosen is None else stage.split(chosen.zero_point)
@@ -93,7 +98,7 @@ def layer_solutions(
             solutions[name] = LayerSolution(
                 own_codes[name],
                 replace(layer.grid, scale=scales[name], zero_point=zero_points[name]) if scales else layer.grid,
-                objective=float(error[name].sum()) / total,
+                objective=float(error_of[name].sum()) / total,
                 rtn_objective=float(rtn_error[name].sum()) / total,
                 fallback=whys[0] if whys else None,
                 damping=None if damping is None or whys else float(damping[own].max()),

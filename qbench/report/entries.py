@@ -12,7 +12,7 @@ from qbench.report.notes import NoteBook
 from qbench.report.regimes import RowRegime, judge
 from qbench.report.statistics import Excess, Interval, Pair, paired_interval, recovery
 from qbench.store.record import Record
-from qbench.suite.cell import cell_label
+from qbench.suite.cell import FP, cell_label
 
 Axes = Mapping[str, str | int | None]
 """`Cell.axes`, with the reason of a skipped cell under ``skip``."""
@@ -25,7 +25,7 @@ class Entry:
     Attributes
     ----------
     bits : int or None
-        None for full precision.
+        None for full precision and its controls.
     method : str
         Label of the method.
     seeds : int
@@ -105,7 +105,7 @@ class Places:
 
 def full_label(axes: Axes) -> str:
     """Return the label of the full-precision cell of the same model and seed."""
-    return cell_label({"model": axes["model"], "quantizer": None, "bits": None, "method": "fp", "seed": axes["seed"]})
+    return cell_label({"model": axes["model"], "quantizer": None, "bits": None, "method": FP, "seed": axes["seed"]})
 
 
 def is_rounding(method: str) -> bool:
@@ -171,7 +171,7 @@ def _measure(entry: Entry, found: list[Record], places: Places, rounded: Places 
         "method_seconds": _mean([record.cost.method_seconds for record in found]),
         "peak_memory_bytes": max(record.cost.peak_memory_bytes for record in found),
     }
-    if entry.bits is not None:
+    if entry.method != FP:
         try:
             measured |= _against_full(places, rounded)
         except StoreError as error:

@@ -45,6 +45,7 @@ def tables(group: Group) -> list[Table]:
         return [_details(group)]
     widths = [f"{width} bits" if width > 1 else "1 bit" for width in group.bits]
     losses = [["fp", *[_loss(group.full)] * len(widths)]] if group.full else []
+    losses += [[method, *[_loss(entry)] * len(widths)] for method, entry in group.controls.items()]
     losses += [[method, *(_loss(row.get(width)) for width in group.bits)] for method, row in methods]
     regimes = [[method, *(_regime(row.get(width)) for width in group.bits)] for method, row in methods]
     return [
@@ -73,13 +74,19 @@ def footnotes(board: Leaderboard) -> list[str]:
     ]
 
 
-def legend() -> list[str]:
+def legend(board: Leaderboard) -> list[str]:
     """Return what the words in the tables mean."""
+    controls = dict.fromkeys(name for group in board.groups for name in group.controls)
+    trained = [
+        f"{', '.join(controls)}: the same layers trained in full precision, for as many steps and on the same batches "
+        "as the rows that train; what that gains over fp is not quantization's doing."
+    ]
     return [
         "loss: nats a token, mean over seeds, then the excess D over fp with its 95 % interval; no mean where a seed "
         "is missing.",
         "regime: inside D <= tau = max(3 SE, .05), SE over documents; failed D > max(10 tau, .1 (chance - fp)); grey "
         "between; k/n: seeds disagree.",
+        *(trained if controls else []),
         "G: share of rtn's excess loss, on the same grid, that the method does away with; - where rtn lost nothing to "
         "speak of.",
     ]
@@ -115,7 +122,7 @@ def _regime(entry: Entry | None) -> str:
 
 
 def _details(group: Group) -> Table:
-    entries = [group.full] if group.full else []
+    entries = [*([group.full] if group.full else []), *group.controls.values()]
     entries += [row[width] for width in group.bits for row in group.rows.values() if width in row]
     names = {name for entry in entries for name in entry.metrics if not name.startswith("loss/")}
     known = [name for prefix, _ in _TITLES for name in sorted(names) if _title(name)[0] == prefix]

@@ -32,6 +32,8 @@ class Group:
         Falling.
     full : Entry or None
         Full precision; None where no such cell was expected.
+    controls : dict of str to Entry
+        Full-precision training as long as that of methods that train, by its label; see `Cell.is_control`.
     rows : dict of str to dict of int to Entry
         Method, then bits; methods in the order of the suite.
     facts : dict of str to str
@@ -42,6 +44,7 @@ class Group:
     quantizer: str | None
     bits: tuple[int, ...]
     full: Entry | None
+    controls: dict[str, Entry]
     rows: dict[str, dict[int, Entry]]
     facts: dict[str, str] = field(default_factory=dict)
 
@@ -146,9 +149,16 @@ def _label(axes: Axes) -> str:
 def _group(
     model: str, quantizer: str | None, places: Sequence[Axes], records: dict[str, Record], book: NoteBook
 ) -> Group:
-    full = [axes for axes in places if axes["model"] == model and axes["method"] == FP]
+    unquantized = [axes for axes in places if axes["model"] == model and axes["quantizer"] is None]
+    full = [axes for axes in unquantized if axes["method"] == FP]
+    trained: dict[str, list[Axes]] = {}
+    for axes in unquantized:
+        if axes["method"] != FP:
+            trained.setdefault(str(axes["method"]), []).append(axes)
     ours = [
-        axes for axes in places if axes["model"] == model and axes["quantizer"] == quantizer and axes["method"] != FP
+        axes
+        for axes in places
+        if axes["model"] == model and axes["quantizer"] == quantizer and axes["bits"] is not None
     ]
     seeds: dict[tuple[str, int], list[Axes]] = {}
     for axes in ours:
@@ -165,6 +175,7 @@ def _group(
         quantizer=quantizer,
         bits=bits,
         full=make_entry(Places(full, records), None, book) if full else None,
+        controls={method: make_entry(Places(axes, records), None, book) for method, axes in trained.items()},
         rows=rows,
         facts=_facts(records[_label(axes)] for axes in [*full, *ours] if _label(axes) in records),
     )

@@ -33,7 +33,7 @@ def render_markdown(board: Leaderboard, *, command: str | None = None) -> str:
     for group in board.groups:
         parts += [f"## {_escape(group.title)}", *_facts(group)]
         parts += [_github(table) for table in tables(group) if table.rows]
-    parts += ["## How to read it", "\n".join(f"- {line}" for line in [*legend(), f"interval: {board.interval}."])]
+    parts += ["## How to read it", "\n".join(f"- {line}" for line in [*legend(board), f"interval: {board.interval}."])]
     notes = footnotes(board)
     parts += ["## Notes", "\n".join(f"- {_escape(note)}" for note in notes)] if notes else []
     return "\n\n".join(parts) + "\n"

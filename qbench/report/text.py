@@ -23,7 +23,7 @@ def render_text(board: Leaderboard) -> str:
     """
     parts = [f"{board.suite}: {counts(board)}"]
     parts += [block for group in board.groups for block in _group(group)]
-    closing = ["\n".join(_wrap(line) for line in [*legend(), f"interval: {board.interval}."])]
+    closing = ["\n".join(_wrap(line) for line in [*legend(board), f"interval: {board.interval}."])]
     notes = footnotes(board)
     closing += ["\n".join(_wrap(note) for note in notes)] if notes else []
     closing += ["\n".join(_wrap(line) for line in board.summary)] if board.summary else []

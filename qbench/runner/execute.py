@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from qbench import atomic
 from qbench.errors import CellError, DivergedError, QBenchError
 from qbench.methods.base import Method
+from qbench.methods.fine_tune import FineTuning
 from qbench.methods.matrices import is_matrix_layer, to_matrix
 from qbench.methods.problem import Block, Problem, Solution, TargetLayer
 from qbench.methods.sequential import full_precision_hessians
@@ -61,8 +62,7 @@ class Session:
         """Return the second moments of the layers' inputs in the full-precision model."""
         task = self.task(cell)
         if self._hessians is None:
-            empty = AffineGrid(_NO_LEVELS, torch.ones(1, 1), torch.zeros(1, 1), 1)
-            problem = _problem(task, task.model, cell, lambda name, weight: empty)
+            problem = _problem(task, task.model, cell, lambda name, weight: _no_grid())
             self._hessians = full_precision_hessians(problem)
         return self._hessians
 
@@ -104,6 +104,8 @@ def execute(planned: PlannedCell, suite: str, session: Session, weights_path: Pa
     try:
         if planned.cell.is_fp:
             _measure_fp(planned.cell, session, record)
+        elif planned.cell.is_control:
+            _measure_control(planned.cell, session, record)
         else:
             _measure_quantized(planned.cell, session, record, weights_path)
     except DivergedError as error:
@@ -122,6 +124,23 @@ def _measure_fp(cell: Cell, session: Session, record: Record) -> None:
     task = session.task(cell)
     record.facts = task.facts()
     _evaluate(task, task.model, cell, record)
+
+
+def _measure_control(cell: Cell, session: Session, record: Record) -> None:
+    assert isinstance(cell.method, FineTuning)
+    task = session.task(cell)
+    model = copy.deepcopy(task.model)
+    problem = _problem(task, model, cell, lambda name, weight: _no_grid())
+    record.facts = task.facts() | {"trained_layers": len(problem.layers)}
+    _seed(problem.seed_of("method"))
+    machine.warm_up(session.device)
+    started = time.monotonic()
+    found = cell.method.train(problem)
+    record.cost = Cost(
+        method_seconds=time.monotonic() - started, train_tokens=found.train_tokens, train_steps=found.train_steps
+    )
+    record.traces = found.traces
+    _evaluate(task, model.eval(), cell, record)
 
 
 def _measure_quantized(cell: Cell, session: Session, record: Record, weights_path: Path) -> None:
@@ -237,4 +256,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-_NO_LEVELS: Any = None
+def _no_grid() -> AffineGrid:
+    """Return what stands for the grid of a layer that is not to be quantized."""
+    levels: Any = None
+    return AffineGrid(levels, torch.ones(1, 1), torch.zeros(1, 1), 1)

@@ -22,8 +22,11 @@ from qbench.store.record import SCHEMA_VERSION, Record, Status
 from qbench.suite.cell import Cell
 
 _RUNNER_SOURCES = (
+    "qbench.methods.block_calls",
+    "qbench.methods.matrices",
     "qbench.methods.problem",
     "qbench.methods.sequential",
+    "qbench.methods.stage",
     "qbench.quant.packing",
     "qbench.runner.evidence",
     "qbench.runner.execute",
@@ -88,8 +91,10 @@ def identify(cell: Cell) -> PlannedCell:
         "seed": cell.seed,
         "runner": {name: source_sha256(name) for name in _RUNNER_SOURCES},
     }
-    if cell.quantizer is not None and cell.method is not None:
-        key |= {"quantizer": _describe(cell.quantizer), "bits": cell.bits, "method": _describe(cell.method)}
+    if cell.method is not None:
+        key["method"] = _describe(cell.method)
+    if cell.quantizer is not None:
+        key |= {"quantizer": _describe(cell.quantizer), "bits": cell.bits}
     canonical = json.dumps(key, sort_keys=True, separators=(",", ":"))
     return PlannedCell(cell, key, hashlib.sha256(canonical.encode()).hexdigest())
 

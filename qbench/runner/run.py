@@ -71,7 +71,7 @@ def plan(cells: Sequence[Cell], folder: RunFolder, *, fresh: bool = False) -> Pl
 
 
 def _complete(record: Record, planned: PlannedCell, folder: RunFolder) -> bool:
-    if record.status != "ok" or planned.cell.is_fp:
+    if record.status != "ok" or planned.cell.quantizer is None:
         return record.status == "ok"
     weights = folder.weights_path(planned.cell_id)
     return weights.exists() and atomic.sha256_file(weights) == record.weights_sha256

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ConfigDict
 
 from qbench.store.record import Record
+from qbench.suite.cell import FP
 
 Row = tuple[str | int | None, ...]
 """Model, quantizer, bits and method: the axes without the seed."""
@@ -55,7 +56,7 @@ def measure_spread(records: Iterable[Record]) -> list[Spread]:
     kept = [
         record for record in records if record.status == "ok" and record.loss is not None and math.isfinite(record.loss)
     ]
-    full = {(r.axes["model"], r.axes["seed"], r.loss_key): r.loss for r in kept if r.axes["quantizer"] is None}
+    full = {(r.axes["model"], r.axes["seed"], r.loss_key): r.loss for r in kept if r.axes["method"] == FP}
     rows: dict[Row, list[float]] = {}
     for record in kept:
         reference = full.get((record.axes["model"], record.axes["seed"], record.loss_key))

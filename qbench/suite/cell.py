@@ -18,9 +18,9 @@ class Cell:
     model : Spec
         The task: a model with its data.
     quantizer, method : Spec or None
-        None in the full-precision cell.
+        None in the full-precision cell. A control has a method and no quantizer.
     bits : int or None
-        Bits a weight code; None in the full-precision cell.
+        Bits a weight code; None where there is no quantizer.
     seed : int
         Seed of every named stream; zoo models also take their training seed from it.
     metrics : tuple of str
@@ -41,6 +41,11 @@ class Cell:
     def is_fp(self) -> bool:
         """Whether this is the full-precision cell of its model and seed."""
         return self.method is None
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this cell trains the model in full precision, for the rows of methods that train as much."""
+        return self.quantizer is None and self.method is not None
 
     def axes(self) -> dict[str, str | int | None]:
         """Return what the cell is called on each axis; equal axes mean the same place in the leaderboard."""

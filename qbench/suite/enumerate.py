@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from qbench.errors import QBenchError, UnknownNameError
@@ -28,8 +28,9 @@ def enumerate_cells(suite: Suite, seeds: int | None = None) -> list[Cell]:
     Returns
     -------
     list of Cell
-        Ordered by model, seed, full precision first, quantizer, bits from many to few, method; names in the order in
-        which the file first gives them. A cell that is left out carries the reason as `Cell.skip`.
+        Ordered by model, seed, full precision first, then the controls of methods that train, quantizer, bits from
+        many to few, method; names in the order in which the file first gives them. A cell that is left out carries the
+        reason as `Cell.skip`; a control that no cell is left for is not there at all.
 
     Raises
     ------
@@ -40,14 +41,16 @@ def enumerate_cells(suite: Suite, seeds: int | None = None) -> list[Cell]:
     """
     cells = _all_cells(suite, seeds)
     reasons = exclusion_reasons(suite, cells, seeds_replaced=seeds is not None)
-    return [
+    ordered = [
         replace(cells[place], skip=reasons.get(place) or _without_weights(cells[place]))
         for place in sorted(cells, key=_order(suite))
     ]
+    wanted = _controls_of(cell for cell in ordered if cell.skip is None)
+    return [cell for cell in ordered if not cell.is_control or cell.skip or _control_place(cell) in wanted]
 
 
 def filter_cells(cells: list[Cell], only: str) -> list[Cell]:
-    """Return the cells that match, with the full-precision cells of the models and seeds that remain.
+    """Return the cells that match, with the full-precision cells and the controls of those that remain.
 
     Parameters
     ----------
@@ -71,13 +74,16 @@ def filter_cells(cells: list[Cell], only: str) -> list[Cell]:
         for value in values:
             if value not in known:
                 raise UnknownNameError(axis, value, known)
-    rows = {(cell.model.label(), cell.seed) for cell, names in named if matches(names, wanted)}
-    if not rows:
+    matching = [cell for cell, names in named if matches(names, wanted)]
+    if not matching:
         raise QBenchError(f"no cell matches {only!r}")
+    rows, controls = {(cell.model.label(), cell.seed) for cell in matching}, _controls_of(matching)
     return [
         cell
         for cell, names in named
-        if matches(names, wanted) or (cell.is_fp and (cell.model.label(), cell.seed) in rows)
+        if matches(names, wanted)
+        or (cell.is_fp and (cell.model.label(), cell.seed) in rows)
+        or (cell.is_control and _control_place(cell) in controls)
     ]
 
 
@@ -90,9 +96,9 @@ def _all_cells(suite: Suite, seeds: int | None) -> dict[Place, Cell]:
     for index, block in enumerate(suite.matrix):
         for cell in _block_cells(block, suite.metrics, replaced or block.seeds):
             place = tuple(cell.axes().values())
-            # A row has one full-precision cell however many blocks it is in, and replaced seeds can join blocks that
-            # the file keeps apart by their seeds.
-            if place in cells and not cell.is_fp and replaced is None:
+            # A row has one full-precision cell and one control of each kind however many blocks it is in, and replaced
+            # seeds can join blocks that the file keeps apart by their seeds.
+            if place in cells and cell.quantizer is not None and replaced is None:
                 raise suite.error(("matrix", index), f"the cell {cell.label()} is in an earlier block too")
             cells.setdefault(place, cell)
     return cells
@@ -102,10 +108,27 @@ def _block_cells(block: Block, metrics: tuple[str, ...], seeds: tuple[int, ...])
     for model in block.models:
         for seed in seeds:
             yield Cell(model, None, None, None, seed, metrics)
+            for method in block.methods:
+                if (control := method.control()) is not None:
+                    yield Cell(model, None, None, control, seed, metrics)
             for quantizer in block.quantizers:
                 for bits in block.bits:
                     for method in block.methods:
                         yield Cell(model, quantizer, bits, method, seed, metrics)
+
+
+def _controls_of(cells: Iterable[Cell]) -> set[tuple[str, int, str]]:
+    """Return the places of the controls that quantized cells are read against."""
+    found = set()
+    for cell in cells:
+        control = None if cell.method is None else cell.method.control()
+        if control is not None:
+            found.add((cell.model.label(), cell.seed, control.label()))
+    return found
+
+
+def _control_place(cell: Cell) -> tuple[str, int, str]:
+    return (cell.model.label(), cell.seed, "" if cell.method is None else cell.method.label())
 
 
 def _order(suite: Suite) -> Callable[[Place], tuple[int, ...]]:
@@ -113,6 +136,9 @@ def _order(suite: Suite) -> Callable[[Place], tuple[int, ...]]:
     for block in suite.matrix:
         for axis, entries in (("model", block.models), ("quantizer", block.quantizers), ("method", block.methods)):
             for entry in entries:
+                control = entry.control()
+                if control is not None:
+                    ranks.setdefault((axis, control.label()), len(ranks))
                 ranks.setdefault((axis, entry.label()), len(ranks))
 
     def order(place: Place) -> tuple[int, ...]:

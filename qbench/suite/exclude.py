@@ -16,7 +16,7 @@ def exclusion_reasons(suite: Suite, cells: Mapping[Place, Cell], *, seeds_replac
     """Return why cells are left out; where several exclusions mean a cell, the first one's reason.
 
     A full-precision cell is left out only with its whole row: an exclusion that names a quantizer, bits or a method
-    does not mean it.
+    does not mean it. Nor does one that names a quantizer or bits mean a control.
 
     Parameters
     ----------
