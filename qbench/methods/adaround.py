@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qbench.methods.base import Method
 
@@ -30,42 +30,87 @@ class AdaRound(Method):
         How beta falls after the warm start: along half a cosine, or linearly.
     warm_start : float
         Share of the iterations without regularization.
+    cd_sweeps : int
+        Passes of coordinate descent over the hardened roundings, each weight still at one of its two neighbours; 0 for
+        AdaRound as published.
     true_sequential : bool
         Whether a layer also sees the quantized layers before it in its own block.
+    inputs : str
+        ``asymmetric``: a layer's input is that of the quantized network, its target that of the full-precision one;
+        ``quantized``: both come from the quantized network; ``full_precision``: both from the full-precision one.
+    objective : str
+        ``output``: the error of the layer's output. ``activation``: that behind the activation function which directly
+        takes the output, or takes it through a batch norm, which then counts as a part of it. Layers without one are
+        solved as under ``output``; the detail ``activation`` is 1 for the others, which are learned on mini-batches
+        from there on.
+    batch_iterations : int
+        Adam steps of a layer that is learned on mini-batches.
+    batch_size : int
+        Samples (windows, images) of such a mini-batch, with all their positions.
+    batch_learning_rate : float
+        Adam's rate there.
 
     Notes
     -----
-    The input of a layer is that of the already quantized network, the target that of the full-precision one
-    ("asymmetric reconstruction"); there is no activation in the loss. The objective then depends on the data only
-    through second moments of the inputs, so one matrix product gives its gradient over the whole calibration set.
-    A weight is rounded to one of its two neighbours on the grid, never further.
+    Without an activation in the loss the objective depends on the data only through second moments of the inputs, so
+    one matrix product gives its gradient over the whole calibration set. A weight is rounded to one of its two
+    neighbours on the grid, never further. What h was before it was hardened is in the detail ``unsettled``, the share
+    of weights further than 0.05 from 0 and 1.
     """
 
     sources: ClassVar[tuple[str, ...]] = (
+        "qbench.methods.activations",
+        "qbench.methods.adaround_batches",
         "qbench.methods.adaround_solver",
+        "qbench.methods.block_calls",
+        "qbench.methods.matrices",
+        "qbench.methods.neighbour_descent",
         "qbench.methods.sequential",
+        "qbench.methods.soft_rounding",
+        "qbench.methods.stage",
         "qbench.methods.stage_error",
         "qbench.quant.affine",
     )
 
     iterations: Annotated[int, Field(ge=1)] = 150
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    regularization: Annotated[float, Field(ge=0)] = 3.0
-    beta_start: Annotated[float, Field(gt=1)] = 20.0
+    regularization: Annotated[float, Field(ge=0)] = 10.0
+    beta_start: Annotated[float, Field(gt=1)] = 8.0
     beta_end: Annotated[float, Field(gt=1)] = 2.0
-    schedule: Literal["cosine", "linear"] = "cosine"
+    schedule: Literal["cosine", "linear"] = "linear"
     warm_start: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    cd_sweeps: Annotated[int, Field(ge=0)] = 10
     true_sequential: bool = True
+    inputs: Literal["asymmetric", "quantized", "full_precision"] = "asymmetric"
+    objective: Literal["output", "activation"] = "output"
+    batch_iterations: Annotated[int, Field(ge=1)] = 1000
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_learning_rate: Annotated[float, Field(gt=0)] = 0.02
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> Self:
+        if self.inputs == "full_precision" and self.true_sequential:
+            raise ValueError("true_sequential feeds layers by quantized ones, and inputs is full_precision")
+        return self
 
     def solve(self, problem: Problem) -> Solution:
         """Return AdaRound's codes of every layer; see `Method.solve`."""
+        from qbench.methods.adaround_batches import ActivationSolver
         from qbench.methods.adaround_solver import solve_stage
         from qbench.methods.problem import Solution
         from qbench.methods.sequential import walk
 
         layers = {}
-        for stage in walk(problem, true_sequential=self.true_sequential, full_precision_targets=True):
-            found = solve_stage(stage, self)
+        stages = walk(
+            problem,
+            true_sequential=self.true_sequential,
+            full_precision_targets=self.inputs == "asymmetric",
+            quantized_inputs=self.inputs != "full_precision",
+            keep_inputs=self.objective == "activation",
+        )
+        behind = ActivationSolver(problem, self) if self.objective == "activation" else None
+        for stage in stages:
+            found = solve_stage(stage, self) if behind is None else behind.solve_stage(stage)
             for layer in stage.layers:
                 layers[layer.name] = found[layer.name]
                 layer.write(found[layer.name].weight())

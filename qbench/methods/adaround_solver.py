@@ -2,45 +2,67 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from qbench.methods.neighbour_descent import descend
 from qbench.methods.problem import LayerSolution
+from qbench.methods.soft_rounding import Neighbours, beta_at, rectified, regularizer_gradient
 from qbench.methods.stage import Gram, Stage
 from qbench.methods.stage_error import layer_solutions, stage_error
-from qbench.quant.affine import AffineGrid, dequantize, quantize
+from qbench.quant.affine import AffineGrid, fake_quantize, quantize
 
 if TYPE_CHECKING:
     from qbench.methods.adaround import AdaRound
 
-# The stretched sigmoid of equation 23: h(V) = clip(sigmoid(V) * (ZETA - GAMMA) + GAMMA, 0, 1).
-ZETA, GAMMA = 1.1, -0.1
-# A rounding counts as settled when h is this close to 0 or 1.
-_SETTLED = 0.05
 
-
-def beta_at(iteration: int, options: AdaRound) -> float | None:
-    """Return the exponent of the regularizer at a zero-based iteration; None during the warm start."""
-    start = options.warm_start * options.iterations
-    if iteration < start:
-        return None
-    done = (iteration - start) / (options.iterations - start)
-    fall = 0.5 * (1 + math.cos(math.pi * done)) if options.schedule == "cosine" else 1 - done
-    return options.beta_end + (options.beta_start - options.beta_end) * fall
-
-
-def learn_rounding(weight: Tensor, grid: AffineGrid, gram: Gram, options: AdaRound) -> tuple[Tensor, float]:
-    """Learn which way each weight is rounded.
+def error_unit(weight: Tensor, grid: AffineGrid, gram: Gram) -> Tensor:
+    """Return the error of rounding to nearest, per weight, of each matrix.
 
     Parameters
     ----------
-    weight : Tensor of shape (rows, n)
-        The full-precision weight.
+    weight : Tensor of shape (stacks, rows, n)
+        Full precision.
     grid : AffineGrid
-        Fixed.
+        The grid.
+    gram : Gram
+        Second moments of the inputs.
+
+    Returns
+    -------
+    Tensor of shape (stacks, 1, 1)
+        In units of the squared output.
+    """
+    total = stage_error(weight, fake_quantize(weight, grid), gram).sum(dim=1)
+    return (total / (weight.shape[1] * weight.shape[2]))[:, None, None]
+
+
+def moments_gradient(soft: Tensor, wanted: Tensor, hessian: Tensor) -> Tensor:
+    """Return the gradient of ``E|W x_fp - Wq x|^2`` with respect to Wq, ``2 (Wq E[x x^T] - W E[x_fp x^T])``.
+
+    Parameters
+    ----------
+    soft : Tensor of shape (stacks, rows, n)
+        Wq.
+    wanted : Tensor of shape (stacks, rows, n)
+        ``W E[x_fp x^T]``.
+    hessian : Tensor of shape (stacks, n, n)
+        ``E[x x^T]``.
+    """
+    return torch.baddbmm(wanted, soft, hessian, beta=-2, alpha=2)
+
+
+def learn_rounding(weight: Tensor, grid: AffineGrid, gram: Gram, options: AdaRound) -> tuple[Tensor, Tensor]:
+    """Learn which way each weight of stacked matrices is rounded.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (stacks, rows, n)
+        The full-precision weights.
+    grid : AffineGrid
+        Fixed; scales of shape (stacks, rows, n_groups).
     gram : Gram
         Second moments of the inputs.
     options : AdaRound
@@ -48,66 +70,52 @@ def learn_rounding(weight: Tensor, grid: AffineGrid, gram: Gram, options: AdaRou
 
     Returns
     -------
-    codes : Tensor of shape (rows, n)
-        Hardened: h(V) of a half and above rounds up.
-    unsettled : float
+    codes : Tensor of shape (stacks, rows, n)
+        Hardened, and after the passes of coordinate descent that were asked for.
+    unsettled : Tensor of shape (stacks,)
         Share of the weights whose h was further than 0.05 from 0 and 1 before it was hardened.
     """
-    levels = grid.levels
-    scale, zero_point = grid.by_column(weight.shape[1])
-    position = weight / scale
-    floor = position.floor()
-    down, up = ((floor + shift + zero_point).clamp(levels.quant_min, levels.quant_max) for shift in (0, 1))
-    free = up > down  # a clipped weight has one level only
-    base, rise = (down - zero_point) * scale, (up - down) * scale
-    wanted = weight @ gram.cross  # W E[x_fp x^T]
-
-    rtn_error = stage_error(weight, dequantize(quantize(weight, grid), grid), gram).sum()
+    between = Neighbours.of(weight, grid)
+    wanted = torch.bmm(weight, gram.cross)
+    unit = error_unit(weight, grid, gram)
     # Where rounding to nearest makes no error there is nothing to gain, and the quotient would overflow.
-    per_weight = torch.where(rtn_error > 1e-30, weight.numel() / rtn_error, 0.0)
-    fraction = (position - floor).clamp(1e-4, 1 - 1e-4)
-    v = torch.logit((fraction - GAMMA) / (ZETA - GAMMA)).requires_grad_()
+    slope_of_error = between.rise * torch.where(unit * weight[0].numel() > 1e-30, 1 / unit, 0.0)
+    v = between.start().requires_grad_()
     optimizer = torch.optim.Adam([v], lr=options.learning_rate, fused=True)
     for iteration in range(options.iterations):
-        sigmoid = torch.sigmoid(v.detach())
-        h = (sigmoid * (ZETA - GAMMA) + GAMMA).clamp_(0, 1)
-        # d/dWq of E|W x_fp - Wq x|^2 = 2 (Wq E[x x^T] - W E[x_fp x^T])
-        gradient = torch.addmm(wanted, torch.addcmul(base, rise, h), gram.hessian, beta=-1)
-        gradient.mul_(rise).mul_(2 * per_weight)
+        h, slope = rectified(v.detach())
+        gradient = moments_gradient(between.soft(h), wanted, gram.hessian).mul_(slope_of_error)
         beta = beta_at(iteration, options)
         if beta is not None and options.regularization > 0:
-            centred = 2 * h - 1
-            push = centred.abs().pow_(beta - 1).copysign_(centred)
-            gradient.add_(push, alpha=-2 * beta * options.regularization)
-        # dh/dV of the stretched sigmoid: nothing where it is clipped
-        slope = sigmoid.mul_(1 - sigmoid).mul_(ZETA - GAMMA)
-        v.grad = gradient.mul_(slope).mul_((h > 0) & (h < 1))
+            gradient.add_(regularizer_gradient(h, beta), alpha=options.regularization)
+        v.grad = gradient.mul_(slope)
         optimizer.step()
-    h = (torch.sigmoid(v.detach()) * (ZETA - GAMMA) + GAMMA).clamp_(0, 1)
-    unsettled = ((h > _SETTLED) & (h < 1 - _SETTLED) & free).float().mean().item()
-    return torch.where(h >= 0.5, up, down), unsettled
+    h, _ = rectified(v.detach())
+    codes = between.harden(h)
+    if options.cd_sweeps:
+        codes = descend(codes, between, wanted, gram.hessian, sweeps=options.cd_sweeps)
+    return codes, between.unsettled(h)
 
 
 def solve_stage(stage: Stage, options: AdaRound) -> dict[str, LayerSolution]:
-    """Learn the rounding of layers that share their input, as one matrix.
+    """Learn the rounding of a stage's layers, as one stack of matrices.
 
     Returns
     -------
     dict of str to LayerSolution
         By layer name. Errors are relative to the layer's full-precision output power.
     """
-    rows = [layer.module.weight.shape[0] for layer in stage.layers]
-    weight = torch.cat([layer.module.weight.detach() for layer in stage.layers]).float()
-    grid = stack_rows([layer.grid for layer in stage.layers], rows)
-    nearest = quantize(weight, grid)
-    dead = not stage.gram.hessian.diagonal().any()
-    codes, unsettled = (nearest, 0.0) if dead else learn_rounding(weight, grid, stage.gram, options)
+    weight, grid = stage.weight(), stage.grid()
+    silent = ~stage.gram.hessian.diagonal(dim1=1, dim2=2).any(dim=1)
+    codes, unsettled = learn_rounding(weight, grid, stage.gram, options)
+    if silent.any():
+        codes = torch.where(silent[:, None, None], quantize(weight, grid), codes)
+        unsettled = unsettled.masked_fill(silent, 0.0)
+    lost = torch.cat([silent[own].all().expand(own.stop - own.start) for own in stage.places()])
     return layer_solutions(
         stage,
         weight,
-        grid,
         codes,
-        nearest,
         details={"unsettled": unsettled},
-        fallback="rtn: all inputs of the layer are 0" if dead else None,
+        fallback=["rtn: all inputs of the layer are 0" if nothing else None for nothing in lost.tolist()],
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -119,5 +120,63 @@ def make_stage() -> MakeStage:
             module.weight.data = torch.randn(count, columns, generator=generator)
             layers.append(_target(f"layer{index}", module, bits, quantizer, options))
         return Stage((tuple(layers),), gram)
+
+    return make
+
+
+def _images() -> Tensor:
+    return torch.tensor(load_digits().images[:96] / 16, dtype=torch.float32)[:, None]
+
+
+@pytest.fixture(scope="session")
+def _network() -> nn.Module:
+    """Blocks with every way to an activation: through a batch norm and in place, plain, grouped, and none."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
+            nn.Sequential(
+                nn.Conv2d(8, 12, 3, padding=1, stride=2, groups=2),
+                nn.Hardswish(),
+                nn.Conv2d(12, 12, 3, groups=12, bias=False),
+                nn.BatchNorm2d(12, affine=False),
+                nn.ReLU6(),
+                nn.Conv2d(12, 6, 1),
+            ),
+            nn.Sequential(nn.Flatten(), nn.Linear(24, 16), nn.GELU(), nn.Linear(16, 10)),
+        )
+        for _ in range(3):
+            model(_images())  # running statistics of real activations
+    return model.eval()
+
+
+@pytest.fixture
+def make_images_problem(_network: nn.Module) -> MakeProblem:
+    """Return a function that makes a problem of a three-block convolutional network of its own, on real images."""
+
+    def make(bits: int = 3, dtype: torch.dtype = torch.float32) -> Problem:
+        model = copy.deepcopy(_network).to(dtype)
+        blocks = [
+            Block(
+                block,
+                tuple(
+                    _target(f"{index}.{name}", module, bits, "absmax", {})
+                    for name, module in block.named_modules()
+                    if isinstance(module, nn.Conv2d | nn.Linear)
+                ),
+            )
+            for index, block in enumerate(model.children())
+        ]
+        labels = torch.tensor(load_digits().target[:96])
+        return Problem(
+            model=model,
+            blocks=blocks,
+            calibration=_images().to(dtype).split(40),
+            forward=lambda model, batch: model(batch),
+            loss=lambda model, batch: functional.cross_entropy(model(batch).float(), labels[: len(batch)]),
+            train_batches=lambda batch_size, seed: iter([_images()[:batch_size]]),
+            tokens_of=len,
+            seed_of=len,
+        )
 
     return make
