@@ -22,30 +22,27 @@ SETTLED = 0.05
 
 
 class Annealing(Protocol):
-    """The options that say how the regularizer comes in.
-
-    Attributes
-    ----------
-    iterations : int
-        Steps in all.
-    warm_start : float
-        Share of them without regularization.
-    beta_start, beta_end : float
-        First and last exponent.
-    schedule : str
-        How the exponent falls: ``cosine`` or ``linear``.
-    """
+    """The options that say how the regularizer comes in."""
 
     @property
-    def iterations(self) -> int: ...  # noqa: D102
+    def iterations(self) -> int:
+        """Steps in all."""
+
     @property
-    def warm_start(self) -> float: ...  # noqa: D102
+    def warm_start(self) -> float:
+        """Share of the steps without regularization."""
+
     @property
-    def beta_start(self) -> float: ...  # noqa: D102
+    def beta_start(self) -> float:
+        """First exponent."""
+
     @property
-    def beta_end(self) -> float: ...  # noqa: D102
+    def beta_end(self) -> float:
+        """Last exponent."""
+
     @property
-    def schedule(self) -> str: ...  # noqa: D102
+    def schedule(self) -> str:
+        """How the exponent falls: ``cosine`` or ``linear``."""
 
 
 def beta_at(iteration: int, options: Annealing) -> float | None:
