@@ -160,7 +160,8 @@ def _compensated(weight: Tensor, within: Tensor, received: Tensor) -> Tensor:
     That is the least-squares answer of all of them to the errors so far, ``w + e R_FB R_BB^-1``. What a column has
     received by the time it is rounded itself also holds the answer to the errors of its block.
     """
-    return weight + torch.linalg.solve_triangular(within.mT, received, upper=False, unitriangular=True)
+    answer: Tensor = torch.linalg.solve_triangular(within.mT, received, upper=False, unitriangular=True)
+    return weight + answer
 
 
 def _receive(w: Tensor, received: Tensor, errors: Tensor) -> None:

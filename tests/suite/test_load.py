@@ -115,7 +115,7 @@ def test_loading_needs_no_torch(tmp_path: Path) -> None:
         "import sys\n"
         "from qbench.suite.enumerate import enumerate_cells\n"
         "from qbench.suite.load import load_suite\n"
-        f"assert len(enumerate_cells(load_suite({str(tmp_path / 'real.yaml')!r}))) == 62\n"
+        f"assert len(enumerate_cells(load_suite({str(tmp_path / 'real.yaml')!r}))) == 64\n"
         "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)

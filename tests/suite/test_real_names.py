@@ -29,9 +29,12 @@ def test_from_file_to_cells(load: Callable[..., Suite], tmp_path: Path) -> None:
     assert suite.matrix[0].models[1].path == tmp_path / "model"
     assert suite.matrix[0].models[1].text.folder == tmp_path / "text"
     cells = enumerate_cells(suite)
-    assert len(cells) == 2 * (1 + 2 * 3 * 5)
-    assert [cell.label() for cell in cells[:3]] == [
+    controls = 2  # of methods that train, and of those of llama-1m alone: none of the other model's are left
+    assert len(cells) == 2 * (1 + 2 * 3 * 5) + controls
+    assert [cell.label() for cell in cells[:5]] == [
         "llama-1m/fp/s0",
+        "llama-1m/fine_tune[steps=20]/s0",
+        "llama-1m/fine_tune/s0",
         "llama-1m/absmax[per_channel]/4b/rtn/s0",
         "llama-1m/absmax[per_channel]/4b/gptq[act_order=false]/s0",
     ]
@@ -42,6 +45,12 @@ def test_from_file_to_cells(load: Callable[..., Suite], tmp_path: Path) -> None:
         for method in ("ste_qat[steps=20]", "lsq")
     }
     assert len(filter_cells(cells, "model=llama-1m,method=gptq,quantizer=mse[g64]")) == 1 + 3
+    assert [cell.label() for cell in filter_cells(cells, "model=llama-1m,method=lsq,bits=2,quantizer=mse")] == [
+        "llama-1m/fp/s0",
+        "llama-1m/fine_tune/s0",
+        "llama-1m/mse[g64]/2b/lsq/s0",
+    ]
+    assert len(filter_cells(cells, "method=fine_tune")) == 1 + 2
 
 
 @pytest.mark.parametrize(
@@ -51,7 +60,7 @@ def test_from_file_to_cells(load: Callable[..., Suite], tmp_path: Path) -> None:
             "act_order: false",
             "actorder: false",
             "real.yaml:10: `matrix.methods[1].actorder`: unknown option 'actorder' of gptq: did you mean 'act_order'? "
-            "(allowed: act_order, block_size, percdamp, true_sequential)",
+            "(allowed: act_order, block_size, cd_sweeps, group_scales, inputs, percdamp, true_sequential)",
         ),
         (
             "{per_group: 64}",
