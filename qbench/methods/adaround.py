@@ -58,6 +58,7 @@ class AdaRound(Method):
     of weights further than 0.05 from 0 and 1.
     """
 
+    version: ClassVar[int] = 2
     sources: ClassVar[tuple[str, ...]] = (
         "qbench.methods.activations",
         "qbench.methods.adaround_batches",
