@@ -103,6 +103,8 @@ METHODS = Registry(
         "rtn": "qbench.methods.rtn:RoundToNearest",
         "gptq": "qbench.methods.gptq:GPTQ",
         "adaround": "qbench.methods.adaround:AdaRound",
+        "brecq": "qbench.methods.brecq:BRECQ",
+        "block_ap": "qbench.methods.block_ap:BlockAP",
         "ste_qat": "qbench.methods.ste_qat:StraightThroughQAT",
         "lsq": "qbench.methods.lsq:LearnedStepSize",
     },

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qbench.errors import CellError
-from qbench.methods.block_calls import Rest, calls_of, run
+from qbench.methods.block_calls import Rest, all_calls, calls_of, run
 from qbench.methods.matrices import input_columns, input_key, moments
 from qbench.methods.problem import Block, Problem, TargetLayer
 from qbench.methods.stage import Gram, Inputs, Stage, merge
@@ -57,7 +57,7 @@ def walk(
     if not problem.blocks:
         return
     grouped = input_groups_of(problem)
-    calls = [calls_of(problem, batch) for batch in problem.calibration]
+    calls = all_calls(problem)
     hidden = [of_batch[0].hidden for of_batch in calls]
     by_block = [[of_batch[index].rest for of_batch in calls] for index in range(len(problem.blocks))]
     del calls

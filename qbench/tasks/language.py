@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from qbench.tasks.causal_lm import CausalLM, LanguageModelSpec, ZooLM
 
 _EVALUATION_BATCH = 32
-_CALIBRATION_BATCH = 32
+_CALIBRATION_BATCH = 16
 
 
 @dataclass(frozen=True)
