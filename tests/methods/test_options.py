@@ -14,16 +14,48 @@ from qbench.spec import Spec
 # Every option of each method, away from its default.
 CHANGED: dict[str, dict[str, Any]] = {
     "rtn": {},
-    "gptq": {"percdamp": 0.05, "block_size": 32, "act_order": False, "true_sequential": True},
+    "gptq": {
+        "percdamp": 0.05,
+        "block_size": 32,
+        "act_order": False,
+        "group_scales": "fresh",
+        "true_sequential": True,
+        "cd_sweeps": 2,
+    },
     "adaround": {
         "iterations": 7,
         "learning_rate": 0.125,
         "regularization": 0.25,
         "beta_start": 15.0,
         "beta_end": 3.0,
-        "schedule": "linear",
+        "schedule": "cosine",
         "warm_start": 0.5,
+        "cd_sweeps": 0,
         "true_sequential": False,
+        "inputs": "quantized",
+        "objective": "activation",
+        "batch_iterations": 7,
+        "batch_size": 3,
+        "batch_learning_rate": 0.25,
+    },
+    "brecq": {
+        "iterations": 7,
+        "batch_size": 3,
+        "learning_rate": 0.125,
+        "regularization": 0.25,
+        "beta_start": 15.0,
+        "beta_end": 3.0,
+        "schedule": "cosine",
+        "warm_start": 0.5,
+        "loss": "fisher",
+        "init": "adaround",
+    },
+    "block_ap": {
+        "epochs": 7,
+        "batch_size": 3,
+        "learning_rate": 0.125,
+        "scale_learning_rate": 0.25,
+        "train": "weights",
     },
     "ste_qat": {
         "steps": 7,
@@ -32,7 +64,13 @@ CHANGED: dict[str, dict[str, Any]] = {
         "optimizer": "sgd",
         "schedule": "constant",
         "clip_norm": None,
+        "batch_norm": "update",
+        "distillation": 0.5,
+        "oscillation": "freeze",
+        "oscillation_momentum": 0.1,
+        "oscillation_threshold": 0.1,
         "gradient": "masked",
+        "scale": "dynamic",
     },
     "lsq": {
         "steps": 7,
@@ -41,6 +79,11 @@ CHANGED: dict[str, dict[str, Any]] = {
         "optimizer": "sgd",
         "schedule": "constant",
         "clip_norm": None,
+        "batch_norm": "update",
+        "distillation": 0.5,
+        "oscillation": "freeze",
+        "oscillation_momentum": 0.1,
+        "oscillation_threshold": 0.1,
         "init": "lsq",
         "gradient_scale": "step",
         "step_size_learning_rate": 0.25,
@@ -65,10 +108,22 @@ OUT_OF_BOUNDS: list[tuple[str, dict[str, Any]]] = [
     ("ste_qat", {"schedule": "linear"}),
     ("ste_qat", {"clip_norm": 0}),
     ("ste_qat", {"gradient": "stochastic"}),
+    ("gptq", {"group_scales": "stale"}),
+    ("gptq", {"cd_sweeps": -1}),
+    ("brecq", {"loss": "mae"}),
+    ("brecq", {"batch_size": 0}),
+    ("block_ap", {"epochs": 0}),
+    ("block_ap", {"train": "zero_points"}),
+    ("ste_qat", {"scale": "learned"}),
+    ("ste_qat", {"distillation": 1.5}),
+    ("ste_qat", {"oscillation": "dampen"}),
+    ("ste_qat", {"batch_norm": "fold"}),
     ("lsq", {"init": "zero"}),
     ("lsq", {"gradient_scale": "none"}),
     ("lsq", {"step_size_learning_rate": 0}),
 ]
+
+EXCLUDING = [("gptq", "inputs")]
 
 each_method = pytest.mark.parametrize("name", CHANGED)
 
@@ -80,7 +135,8 @@ def make(name: str, **options: Any) -> Spec:
 @each_method
 def test_every_option_is_tried_and_survives_json(name: str) -> None:
     method = make(name, **CHANGED[name])
-    assert set(CHANGED[name]) == set(type(method).model_fields) - {"name"}
+    # What does not go with the others has a test of its own: see `test_options_that_exclude_others`.
+    assert set(CHANGED[name]) == set(type(method).model_fields) - {"name"} - {field for other, field in EXCLUDING if other == name}
     default = make(name)
     assert all(getattr(method, field) != getattr(default, field) for field in CHANGED[name])
     for one in (method, default):
@@ -112,6 +168,14 @@ def test_unknown_options_are_refused(name: str) -> None:
 def test_options_out_of_bounds_are_refused(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(options))):
         make(name, **options)
+
+
+@pytest.mark.parametrize("name", ["gptq", "adaround"])
+def test_options_that_exclude_others(name: str) -> None:
+    method = make(name, inputs="full_precision", true_sequential=False)
+    assert "inputs=full_precision" in method.label()
+    with pytest.raises(ValidationError, match="true_sequential"):
+        make(name, inputs="full_precision", true_sequential=True)
 
 
 @each_method

@@ -25,10 +25,12 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "rtn": {},
     "gptq": {},
     "adaround": {"iterations": 20},
+    "brecq": {"iterations": 10},
+    "block_ap": {"epochs": 1, "batch_size": 4},
     "ste_qat": {"steps": 2, "batch_size": 2},
     "lsq": {"steps": 2, "batch_size": 2},
 }
-POST_TRAINING = {"gptq", "adaround"}
+POST_TRAINING = {"gptq", "adaround", "brecq", "block_ap"}
 FIRST = "model.layers.0.self_attn.q_proj"
 
 
@@ -65,8 +67,8 @@ def test_contract(make_problem: MakeProblem, name: str, grid: dict[str, Any]) ->
         found = solution.layers[layer.name]
         assert found.codes.shape == layer.module.weight.shape
         assert torch.equal(fake_quantize(found.weight(), found.grid), found.weight())
-        if name != "lsq":
-            assert found.grid is layer.grid
+        if name not in ("lsq", "block_ap"):
+            assert torch.equal(found.grid.scale, layer.grid.scale)
         assert torch.equal(found.grid.zero_point, layer.grid.zero_point)
         if name in POST_TRAINING:
             assert torch.equal(layer.module.weight, found.weight())
@@ -95,7 +97,7 @@ def test_rounding_to_nearest_sees_and_changes_nothing(make_problem: MakeProblem)
         assert torch.equal(layer.module.weight, weight)
 
 
-@pytest.mark.parametrize("name", sorted(POST_TRAINING))
+@pytest.mark.parametrize("name", ["adaround", "gptq"])
 def test_a_truly_sequential_layer_sees_the_quantized_layers_of_its_block(make_problem: MakeProblem, name: str) -> None:
     within, across = (make(name, true_sequential=value).solve(make_problem(bits=2)).layers for value in (True, False))
     same = {key.removeprefix("model.layers.") for key in within if torch.equal(within[key].codes, across[key].codes)}
