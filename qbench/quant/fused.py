@@ -51,17 +51,18 @@ class _Cut:
     def shape(self, matrix: Tensor) -> Tensor:
         return matrix.unflatten(1, (-1, self.grid.group_size)) if self.grouped else matrix
 
-    def bands(self, weight: Tensor) -> Iterator[slice]:
-        rows = len(weight)
+    def bands(self, weight: Tensor) -> Iterator[slice | None]:
+        """Yield bands of rows; None is all of them at once."""
         # An accelerator pays for each launch, and the rows of a transposed matrix are not bands of memory.
-        whole = weight.device.type != "cpu" or not weight.is_contiguous() or weight.numel() <= _BAND
-        height = rows if whole else max(1, _BAND // self.columns)
+        if weight.numel() <= _BAND or weight.device.type != "cpu" or not weight.is_contiguous():
+            return iter((None,))
+        rows, height = len(weight), max(1, _BAND // self.columns)
         return (slice(start, min(start + height, rows)) for start in range(0, rows, height))
 
-    def of_rows(self, band: slice, parameter: Tensor) -> Tensor:
-        return parameter[band] if parameter.shape[0] > 1 else parameter
+    def of_rows(self, band: slice | None, parameter: Tensor) -> Tensor:
+        return parameter if band is None or parameter.shape[0] == 1 else parameter[band]
 
-    def clip(self, levels: Tensor, band: slice) -> Tensor:
+    def clip(self, levels: Tensor, band: slice | None) -> Tensor:
         low, high = self.grid.levels.quant_min, self.grid.levels.quant_max
         if self.zero_point is None:
             return levels.clamp_(low, high)
@@ -81,6 +82,14 @@ class _Cut:
     def sums(self, of_rows: Tensor) -> Tensor:
         """Add up rows that share a scale: the shape of the scale."""
         return of_rows if self.grid.scale.shape[0] == of_rows.shape[0] else of_rows.sum(dim=0, keepdim=True)
+
+
+def _rows(matrix: Tensor, band: slice | None) -> Tensor:
+    return matrix if band is None else matrix[band]
+
+
+def _space(scratch: Tensor, band: slice | None) -> Tensor:
+    return scratch if band is None else scratch[: band.stop - band.start]
 
 
 @torch.no_grad()
@@ -105,14 +114,14 @@ def round_to_levels(weight: Tensor, grid: AffineGrid, out: Tensor) -> Tensor:
     source, target = cut.shape(weight), cut.shape(out)
     scratch: Tensor | None = None
     for band in cut.bands(weight):
-        part = target[band]
+        part = _rows(target, band)
         if out.dtype == weight.dtype:
             levels = part
         else:
-            scratch = torch.empty_like(source[band]) if scratch is None else scratch
-            levels = scratch[: band.stop - band.start]
+            scratch = torch.empty_like(_rows(source, band)) if scratch is None else scratch
+            levels = _space(scratch, band)
         scale = cut.of_rows(band, cut.scale)
-        torch.div(source[band], scale, out=levels)
+        torch.div(_rows(source, band), scale, out=levels)
         cut.clip(levels.round_(), band).mul_(scale)
         if levels is not part:
             part.copy_(levels)
@@ -144,11 +153,12 @@ def pass_inside(weight: Tensor, gradient: Tensor, grid: AffineGrid, out: Tensor)
     low, high = (_beyond(end, weight.dtype) for end in (-grid.levels.quant_min, grid.levels.quant_max))
     scratch: Tensor | None = None
     for band in cut.bands(weight):
-        scratch = torch.empty_like(source[band]) if scratch is None else scratch
-        position = torch.div(source[band], cut.of_rows(band, cut.scale), out=scratch[: band.stop - band.start])
+        part = _rows(source, band)
+        scratch = torch.empty_like(part) if scratch is None else scratch
+        position = torch.div(part, cut.of_rows(band, cut.scale), out=_space(scratch, band))
         if cut.zero_point is not None:
             position.add_(cut.of_rows(band, cut.zero_point))
-        _clipped(upstream[band], position, -low, high, grad_input=target[band])
+        _clipped(_rows(upstream, band), position, -low, high, grad_input=_rows(target, band))
     return out
 
 
@@ -187,24 +197,23 @@ def step_size_gradients(weight: Tensor, gradient: Tensor, grid: AffineGrid, out:
     cut = _Cut.of(weight, grid)
     source, upstream, target = cut.shape(weight), cut.shape(gradient), cut.shape(out)
     low, high = grid.levels.quant_min, grid.levels.quant_max
-    sums = weight.new_empty(weight.shape[0], grid.scale.shape[1])
+    sums: list[Tensor] = []
     scratch: list[Tensor] = []
     for band in cut.bands(weight):
-        if not scratch:
-            scratch = [torch.empty_like(source[band]) for _ in range(3)]
-        ratio, slope, third = (one[: band.stop - band.start] for one in scratch)
-        torch.div(source[band], cut.of_rows(band, cut.scale), out=ratio)
+        part, arriving = _rows(source, band), _rows(upstream, band)
+        scratch = scratch or [torch.empty_like(part) for _ in range(3)]
+        ratio, slope, third = (_space(one, band) for one in scratch)
+        torch.div(part, cut.of_rows(band, cut.scale), out=ratio)
         cut.clip(torch.round(ratio, out=slope), band)
         position, inside = ratio, third
         if cut.zero_point is not None:
             position = torch.add(ratio, cut.of_rows(band, cut.zero_point), out=third)
             inside = ratio
         _clipped(ratio, position, low, high, grad_input=inside)
-        slope.sub_(inside).mul_(upstream[band])
-        sums[band] = cut.sums_of_rows(slope)
+        sums.append(cut.sums_of_rows(slope.sub_(inside).mul_(arriving)))
         # Last, since the gradient may be overwritten here.
-        _clipped(upstream[band], position, low, high, grad_input=target[band])
-    return out, cut.sums(sums)
+        _clipped(arriving, position, low, high, grad_input=_rows(target, band))
+    return out, cut.sums(sums[0] if len(sums) == 1 else torch.cat(sums))
 
 
 def block_sums(matrix: Tensor, grid: AffineGrid) -> Tensor:
