@@ -84,7 +84,8 @@ class Cost(BaseModel):
     peak_memory_bytes : int
         Highest resident (CPU) or allocated (GPU) memory of the process while the cell ran.
     calibration_tokens, train_tokens, train_steps : int
-        Data the method consumed. `train_tokens` counts what the model itself was trained on: above zero means QAT.
+        Data the method consumed, and its optimizer steps over a block or the model. `train_tokens` counts what the
+        whole model was trained on: above zero means QAT.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -224,3 +224,35 @@ def test_reports_start_quickly_and_without_torch() -> None:
         "assert not {'torch', 'numpy', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_control_stands_beside_full_precision_and_is_read_against_it(make_record: MakeRecord) -> None:
+    records = [
+        make_record(label, excess)
+        for seed in range(2)
+        for label, excess in (
+            (f"m/fp/s{seed}", 0.0),
+            (f"m/fine_tune[steps=20]/s{seed}", -0.02),
+            (f"m/mse/2b/rtn/s{seed}", 0.5),
+            (f"m/mse/2b/lsq/s{seed}", 0.2),
+            (f"m/absmax/2b/rtn/s{seed}", 0.9),
+        )
+    ]
+    board = leaderboard(records)
+    assert [group.title for group in board.groups] == ["m/absmax", "m/mse"]
+    for group in board.groups:
+        (control,) = group.controls.values()
+        assert control.excess is not None and control.excess.mean == pytest.approx(-0.02)
+        assert control.regime is not None and control.regime.agreed == "inside"
+        assert "fine_tune[steps=20]" not in group.rows
+    text = render_text(board)
+    assert text.count("fine_tune[steps=20]") >= 4 and "trained in full precision" in text
+    assert "trained in full precision" not in render_text(leaderboard(r for r in records if "fine" not in r.label))
+
+
+def test_a_control_that_is_missing_is_counted(make_record: MakeRecord) -> None:
+    records = [make_record("m/fp/s0"), make_record("m/mse/2b/rtn/s0", 0.5)]
+    axes = {"model": "m", "quantizer": None, "bits": None, "method": "fine_tune", "seed": 0}
+    board = leaderboard(records, [*(record.axes for record in records), axes])
+    assert board.counts["missing"] == 1
+    assert board.groups[0].controls["fine_tune"].statuses == {"missing": 1}

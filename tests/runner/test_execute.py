@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,8 @@ from safetensors.torch import load_file
 from qbench import atomic
 from qbench.methods.adaround import AdaRound
 from qbench.methods.base import Method
+from qbench.methods.block_ap import BlockAP
+from qbench.methods.brecq import BRECQ
 from qbench.methods.gptq import GPTQ
 from qbench.methods.lsq import LearnedStepSize
 from qbench.methods.rtn import RoundToNearest
@@ -37,6 +40,8 @@ QUICK: dict[str, Method] = {
     "rtn": RTN,
     "gptq": GPTQ(name="gptq"),
     "adaround": AdaRound(name="adaround", iterations=3),
+    "brecq": BRECQ(name="brecq", iterations=3),
+    "block_ap": BlockAP(name="block_ap", epochs=1, batch_size=4),
     "ste_qat": StraightThroughQAT(name="ste_qat", steps=2, batch_size=2),
     "lsq": LearnedStepSize(name="lsq", steps=2, batch_size=2),
 }
@@ -77,6 +82,9 @@ def read_back(path: Path) -> dict[str, torch.Tensor]:
             if not about["symmetric"]:
                 packed = file.get_tensor(f"{name}.zero_point")
                 zero_point = unpack(packed, about["bits"], scale.numel()).reshape(scale.shape).float()
+            elif about["convention"] == "larger_side":
+                packed = file.get_tensor(f"{name}.zero_point")
+                zero_point = unpack(packed, 1, scale.numel()).reshape(scale.shape).float() - 1
             group = (
                 torch.arange(columns) // about["group_size"]
                 if scale.shape[1] > 1
@@ -118,10 +126,12 @@ def test_a_quantized_record_is_whole(run: Callable[..., Record], llama: MakeCell
         record.metrics["loss/blocks128"]
     )
     assert record.metrics["weight_sqnr_db"] == pytest.approx(-10 * math.log10(sum_of_errors(record, llama)), abs=1e-3)
-    sees_data = name in ("gptq", "adaround")
+    sees_data = name in ("gptq", "adaround", "brecq", "block_ap")
     assert record.cost.calibration_tokens == (8 * 128 if sees_data else 0)
-    trained = name in ("ste_qat", "lsq")
-    assert (record.cost.train_steps, record.cost.train_tokens) == ((2, 2 * 2 * 128) if trained else (0, 0))
+    # Steps of block reconstruction: those of each of four blocks, over windows of the calibration split.
+    steps = {"ste_qat": 2, "lsq": 2, "brecq": 3 * 4, "block_ap": 2 * 4}.get(name, 0)
+    assert record.cost.train_steps == steps
+    assert record.cost.train_tokens == (2 * 2 * 128 if name in ("ste_qat", "lsq") else 0)
     assert parse_record(dump_record(record)) == record
 
 
@@ -136,6 +146,26 @@ def sum_of_errors(record: Record, llama: MakeCell) -> float:
     return sum(layer.weight_error * power[layer.name] for layer in record.layers) / sum(
         power[layer.name] for layer in record.layers
     )
+
+
+def test_a_control_is_the_model_trained_as_long_and_left_unquantized(
+    run: Callable[..., Record], llama: MakeCell, deployed: dict[str, torch.Tensor]
+) -> None:
+    method = QUICK["ste_qat"]
+    quantized, full = run(llama(method, bits=8)), run(llama())
+    cell = replace(llama(), method=method.control())
+    assert cell.is_control and not cell.is_fp and cell.label().endswith("/fine_tune[steps=2,batch_size=2]/s0")
+    record = run(cell)
+    assert record.clean, record.reason
+    assert record.layers == [] and record.effective_bits is None and record.weights_sha256 is None
+    assert (record.cost.train_steps, record.cost.train_tokens) == (2, 2 * 2 * 128)
+    assert record.traces["train_loss"][0] == pytest.approx(quantized.traces["train_loss"][0], abs=0.01)
+    assert record.metrics["loss/blocks128"] != full.metrics["loss/blocks128"]
+    original = llama().model.load(0, "cpu").model.state_dict()  # type: ignore[attr-defined]
+    moved = {name for name, value in deployed.items() if not torch.equal(value, original[name])}
+    assert len(moved) == 28 and all("_proj" in name for name in moved)
+    again = run(cell, Session("cpu"))
+    assert (again.metrics, again.documents, again.traces) == (record.metrics, record.documents, record.traces)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -185,8 +215,9 @@ def test_chance_comes_from_the_cell(run: Callable[..., Record], llama: MakeCell,
         {"granularity": "per_tensor"},
         {"granularity": {"per_group": 64}},
         {"granularity": {"per_group": 64}, "symmetric": False},  # 344 columns: the last group is shorter
+        {"convention": "larger_side"},
     ],
-    ids=["channel", "channel-asymmetric", "tensor", "group", "group-asymmetric"],
+    ids=["channel", "channel-asymmetric", "tensor", "group", "group-asymmetric", "larger side"],
 )
 def test_packed_weights_are_the_deployed_ones_and_cost_what_the_record_says(
     run: Callable[..., Record],

@@ -39,6 +39,8 @@ def test_the_spread_is_that_of_the_excess_loss(records: list[Record], make_recor
     # The full-precision seeds lie apart as well: only the excess counts, .6, .6 and .9.
     moved = replaced(records, make_record("llama-1m/fp/s1", 3.0))
     moved = replaced(moved, make_record("llama-1m/mse/2b/gptq/s2", 3.8))
+    # A control is unquantized too, and nothing is measured from it.
+    moved += [make_record(f"llama-1m/fine_tune/s{seed}", 1.0) for seed in range(3)]
     spread = {entry.row: entry for entry in make_baseline(moved).spread}
     gptq = spread["llama-1m", "mse", 2, "gptq"]
     assert (gptq.seeds, gptq.mean) == (3, pytest.approx(0.7))
