@@ -65,10 +65,19 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def perf(session: nox.Session) -> None:
-    """Time the inner loops; posargs go to pytest-benchmark."""
+    """Time the inner loops and print ratios; posargs go to pytest, and --write renews the table in docs/methods.md.
+
+    Every run is saved under results/perf (--benchmark-compare compares with the last one).
+    """
     qbench(session, "fetch")
-    command = ["-m", "pytest", "tests/perf", "--benchmark-only", *session.posargs]
-    session.run(program(session, "python"), *command, external=True)
+    python, pages = program(session, "python"), ["docs/methods.md"] if "--write" in session.posargs else []
+    asked = [argument for argument in session.posargs if argument != "--write"]
+    saved = ["--benchmark-storage=file://results/perf", "--benchmark-autosave"]
+    # glibc gives large temporaries back at each call, and page faults then cost more than the arithmetic.
+    pinned = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+    command = ["-m", "pytest", "tests/perf", "--benchmark-only", "--timeout=3600", *saved, *asked]
+    session.run(python, *command, external=True, env=pinned)
+    session.run(python, "tests/perf/summary.py", "results/perf", *pages, external=True)
 
 
 @nox.session(venv_backend="none", default=False)
