@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from qbench.quant.affine import AffineGrid, fake_quantize
+from qbench.quant.fused import block_sums, pass_inside, round_to_levels, step_size_gradients
 from qbench.quant.grid import IntegerGrid
 from qbench.quant.ste import fake_quantize_lsq, fake_quantize_ste
+from qbench.quantizers.absmax import AbsMax
+from qbench.quantizers.layout import choose_grid
 
 ROWS, COLUMNS = 3, 20
 # rows, groups and columns of the scale
@@ -163,3 +166,99 @@ def test_the_grid_s_own_scale_is_not_used_by_lsq() -> None:
     assert torch.equal(
         fake_quantize_lsq(weight, grid.scale, other, 1.0), fake_quantize_lsq(weight, grid.scale, grid, 1.0)
     )
+
+
+# A width and height that give several bands with a shorter last one.
+LARGE = (700, 1000)
+
+
+def large(granularity: object, symmetric: bool) -> tuple[Tensor, Tensor, AffineGrid]:
+    generator = torch.Generator().manual_seed(1)
+    weight, upstream = (torch.randn(LARGE, generator=generator) for _ in range(2))
+    rule = AbsMax.model_validate({"name": "absmax", "granularity": granularity, "symmetric": symmetric})
+    grid = choose_grid(weight * 0.5, rule, 3)
+    return weight, upstream, grid
+
+
+@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel", {"per_group": 50}, {"per_group": 64}], ids=str)
+@both_symmetries
+def test_bands_join_without_a_seam(granularity: object, symmetric: bool) -> None:
+    weight, upstream, grid = large(granularity, symmetric)
+    assert torch.equal(fake_quantize_ste(weight, grid, masked=False), fake_quantize(weight, grid))
+    latent, step = weight.clone().requires_grad_(), grid.scale.clone().requires_grad_()
+    by_column, zeros = grid.with_scale(step).by_column(LARGE[1])
+    low, high = grid.levels.quant_min, grid.levels.quant_max
+    ratio = latent / by_column
+    inside = (ratio + zeros > low) & (ratio + zeros < high)
+    level = (ratio.detach().round() + zeros).clamp(low, high) - zeros
+    (torch.where(inside, (level - ratio).detach() + ratio, level) * by_column * upstream).sum().backward()
+    ours, ours_step = weight.clone().requires_grad_(), grid.scale.clone().requires_grad_()
+    fake_quantize_lsq(ours, ours_step, grid, 1.0).backward(upstream)
+    torch.testing.assert_close(ours.grad, latent.grad, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours_step.grad, step.grad, rtol=1e-3, atol=1e-2)
+
+
+@every_layout
+@both_symmetries
+def test_a_transposed_matrix_is_worked_on_as_any_other(layout: str, symmetric: bool) -> None:
+    weight, upstream, grid = drawn(layout, symmetric)
+    transposed, step = weight.T.contiguous().T, grid.scale.clone()
+    assert not transposed.is_contiguous()
+    found, by_step = step_size_gradients(transposed, upstream, grid, torch.empty_like(transposed))
+    expected, expected_step = step_size_gradients(weight, upstream, grid.with_scale(step), torch.empty_like(weight))
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(by_step, expected_step, rtol=1e-5, atol=1e-5)
+    assert torch.equal(round_to_levels(transposed, grid, torch.empty_like(transposed)), fake_quantize(weight, grid))
+
+
+@both_symmetries
+def test_results_are_cast_to_the_type_they_are_written_to(symmetric: bool) -> None:
+    weight, _, grid = large("per_channel", symmetric)
+    written = round_to_levels(weight, grid, torch.empty(LARGE, dtype=torch.bfloat16))
+    assert torch.equal(written, fake_quantize(weight, grid).bfloat16())
+
+
+def test_a_gradient_can_be_overwritten() -> None:
+    weight, upstream, grid = large("per_channel", symmetric=False)
+    for kernel in (pass_inside, lambda *given: step_size_gradients(*given)[0]):
+        apart, in_place = kernel(weight, upstream, grid, torch.empty_like(weight)), upstream.clone()
+        kernel(weight, in_place, grid, in_place)
+        assert torch.equal(in_place, apart)
+
+
+@every_layout
+def test_sums_of_what_shares_a_scale(layout: str) -> None:
+    weight, _, grid = drawn(layout, symmetric=True, dtype=torch.float64)
+    step = grid.scale.clone().requires_grad_()
+    (grid.with_scale(step).by_column(COLUMNS)[0] * weight).sum().backward()
+    torch.testing.assert_close(block_sums(weight, grid), step.grad)
+
+
+@pytest.mark.parametrize("convention", ["full_range", "narrow_range", "larger_side", "asymmetric"])
+def test_torch_s_own_operator_agrees(convention: str) -> None:
+    """Step sizes are powers of two: torch multiplies by the reciprocal, which rounds otherwise."""
+    generator = torch.Generator().manual_seed(3)
+    symmetric = convention != "asymmetric"
+    levels = IntegerGrid(3, symmetric, convention if symmetric else "full_range")  # type: ignore[arg-type]
+    scale = 2.0 ** torch.randint(-3, 2, (40, 1), generator=generator)
+    ends = levels.zero_points
+    zero_point = torch.randint(ends[0], ends[-1] + 1, (40, 1), generator=generator).float()
+    grid = AffineGrid(levels, scale, zero_point, 500)
+    weight = torch.randn(40, 500, generator=generator) * 3 * scale
+    position = weight / scale + zero_point
+    # torch lets the gradient pass up to half a step beyond the last level, ours ends on it.
+    between = (position < levels.quant_min) & (position.round() >= levels.quant_min)
+    between |= (position > levels.quant_max) & (position.round() <= levels.quant_max)
+    ours, theirs = weight.clone().requires_grad_(), weight.clone().requires_grad_()
+    mine = fake_quantize_ste(ours, grid, masked=True)
+    reference = torch.fake_quantize_per_channel_affine(
+        theirs, scale.flatten(), zero_point.flatten().int(), 0, levels.quant_min, levels.quant_max
+    )
+    tie = (weight / scale).frac().abs() == 0.5
+    assert torch.equal(mine[~tie], reference[~tie])
+    upstream = torch.randn(40, 500, generator=generator)
+    mine.backward(upstream)
+    reference.backward(upstream)
+    assert torch.equal(ours.grad[~between], theirs.grad[~between])
+    assert 0 < between.float().mean() < 0.3
+    assert not ours.grad[between].any()
