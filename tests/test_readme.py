@@ -28,7 +28,7 @@ def test_the_example_suite_is_sound(tmp_path: Path) -> None:
     suite.write_text(text, encoding="utf-8")
     cells = enumerate_cells(load_suite(str(suite)))
     assert any(cell.skip for cell in cells)
-    assert sum(cell.skip is None and not cell.is_fp for cell in cells) == 2 * 3 * (2 * 4 - 1)
+    assert sum(cell.skip is None and cell.quantizer is not None for cell in cells) == 2 * 3 * (2 * 4 - 1)
 
 
 def test_the_example_quantizer_works() -> None:
