@@ -3,8 +3,9 @@
 A weight of 1024 x 4096 is 16 MiB in float32, and each pass does a handful of operations a weight: 4 M x 4 = 17 MFLOP
 forward, 4 M x 10 = 42 MFLOP backward for LSQ. So memory is the limit. Straight-through, forward: read the weight, write
 the result, 32 MiB, 3 ms at 10 GB/s; backward: nothing but handing the gradient on. With a mask: read weight and
-gradient again, write one, 48 MiB more. LSQ moves the same 80 MiB: some 8 ms. Done operation by operation over the whole matrix,
-the forward pass alone would move 4 x 32 = 128 MiB and LSQ's two 500 MiB; in bands that stay in the cache it does not.
+gradient again, write one, 48 MiB more. LSQ moves the same 80 MiB: some 8 ms. Done operation by operation over the whole
+matrix, the forward pass alone would move 4 x 32 = 128 MiB and LSQ's two 500 MiB; in bands that stay in the cache it
+does not.
 torch's operators are one loop each, but keep a mask of one byte a weight, and the learnable one goes over the matrix
 three times in its backward pass.
 
