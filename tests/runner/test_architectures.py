@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from qbench.errors import CellError
 from qbench.methods.adaround import AdaRound
@@ -153,6 +154,22 @@ def test_a_model_stored_in_half_precision(
     for method in (None, *METHODS):
         record = run(model, method)
         assert record.clean, (record.reason, record.facts.get("traceback"))
+
+
+def test_a_weight_that_is_not_a_number_is_named_with_its_layer(
+    saved: Callable[..., CausalLM], run: Callable[[CausalLM, Method | None], Record], tmp_path: Path
+) -> None:
+    model = saved("Llama", {})
+    file = tmp_path / "model" / "model.safetensors"
+    weights = load_file(file)
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+    record = run(model, METHODS[0])
+    assert record.status == "failed"
+    assert record.reason == (
+        "layer 'model.layers.1.mlp.up_proj': weight of shape (40, 24) holds NaN or infinite values: it cannot be "
+        "quantized"
+    )
 
 
 def test_blocks_without_layers_to_quantize_are_refused_by_what_they_hold(saved: Callable[..., CausalLM]) -> None:
