@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from qbench.errors import CellError
 from qbench.methods.adaround import AdaRound
 from qbench.methods.base import Method
+from qbench.methods.block_ap import BlockAP
+from qbench.methods.brecq import BRECQ
 from qbench.methods.gptq import GPTQ
 from qbench.methods.lsq import LearnedStepSize
 from qbench.methods.rtn import RoundToNearest
@@ -56,6 +58,8 @@ METHODS: list[Method] = [
     AdaRound(name="adaround", iterations=20),
     StraightThroughQAT(name="ste_qat", steps=2, batch_size=2),
     LearnedStepSize(name="lsq", steps=2, batch_size=2),
+    BRECQ(name="brecq", iterations=3),
+    BlockAP(name="block_ap", epochs=1),
 ]
 # Family, what its configuration needs beside the sizes, linear layers a block, what else its blocks hold.
 FAMILIES: list[tuple[str, dict[str, Any], int, str]] = [
