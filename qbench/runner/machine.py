@@ -111,6 +111,7 @@ def resolve_device(wanted: str) -> str:
     return wanted if wanted != "auto" else "cuda" if available else "cpu"
 
 
+@cache  # a search through all installed packages
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -118,6 +119,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -34,14 +34,6 @@ SHAPE = (1024, 4096)
 PAIRS = 15
 
 Quantize = Callable[[Tensor, AffineGrid], Tensor]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def torch_fixed(weight: Tensor, grid: AffineGrid) -> Tensor:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -46,14 +46,6 @@ MOST = 1.15  # times a full-precision step
 PAIRS = 30
 
 WEIGHTS: dict[str, Callable[..., QuantizedWeight]] = {"ste_qat": StraightThroughWeight, "lsq": LearnedStepWeight}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def next_token_loss(model: nn.Module, batch: Tensor) -> Tensor:
