@@ -91,7 +91,9 @@ class AdaRound(Method):
     @model_validator(mode="after")
     def _options_agree(self) -> Self:
         if self.inputs == "full_precision" and self.true_sequential:
-            raise ValueError("true_sequential feeds layers by quantized ones, and inputs is full_precision")
+            raise ValueError("inputs full_precision needs true_sequential false: no layer sees a quantized one")
+        if self.beta_end > self.beta_start:
+            raise ValueError(f"beta falls: beta_end {self.beta_end:g} is above beta_start {self.beta_start:g}")
         return self
 
     def solve(self, problem: Problem) -> Solution:

@@ -57,7 +57,7 @@ class GPTQ(Method):
 
     percdamp: Annotated[float, Field(gt=0, le=1)] = 0.01
     block_size: Annotated[int, Field(ge=1)] = 128
-    act_order: bool | Literal["group_aware"] = True
+    act_order: Literal[True, False, "group_aware"] = True
     group_scales: Literal["static", "fresh"] = "static"
     true_sequential: bool = False
     inputs: Literal["quantized", "full_precision"] = "quantized"
@@ -68,7 +68,7 @@ class GPTQ(Method):
         if self.group_scales == "fresh" and self.act_order is True:
             raise ValueError("group_scales fresh needs groups in one piece (allowed: act_order false or group_aware)")
         if self.inputs == "full_precision" and self.true_sequential:
-            raise ValueError("true_sequential feeds layers by quantized ones, and inputs is full_precision")
+            raise ValueError("inputs full_precision needs true_sequential false: no layer sees a quantized one")
         return self
 
     def solve(self, problem: Problem) -> Solution:

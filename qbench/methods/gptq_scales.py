@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -26,7 +25,8 @@ def column_order(hessian: Tensor, act_order: ActOrder, group_size: int) -> Tenso
         Second moments of the inputs.
     act_order : bool or "group_aware"
         False: as they stand. True: by falling diagonal of the Hessian. ``group_aware``: groups by the falling mean of
-        their diagonal, and by falling diagonal inside a group, so that groups stay whole (GPTQModel's "GAR").
+        their diagonal, and by falling diagonal inside a group, so that groups stay whole (GPTQModel's "GAR"); a last
+        group that is shorter stays last.
     group_size : int
         Columns a group; the last may have fewer.
 
@@ -46,6 +46,8 @@ def column_order(hessian: Tensor, act_order: ActOrder, group_size: int) -> Tenso
     groups = int(group[-1]) + 1
     counts = torch.bincount(group, minlength=groups)
     means = torch.zeros(stacks, groups, device=hessian.device).index_add_(1, group, diagonal.float()) / counts
+    if n % group_size:
+        means[:, -1] = -1.0
     rank = means.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # place of each group
     by_group = rank[:, group].gather(1, inside).argsort(dim=1, stable=True)
     return inside.gather(1, by_group)
@@ -111,15 +113,9 @@ class FreshScales:
         if self._quantizer is None:
             raise CellError("group_scales: fresh needs the quantizer, and the layers came with a grid only")
         size = grid.group_size if grid.scale.shape[-1] > 1 else n
-        # The groups in the order in which they are met; in every matrix of the stack alike in width but the short one.
+        # The groups in the order in which they are met; a shorter one comes last.
         self._met = order // size
-        bounds = [0]
-        while bounds[-1] < n:
-            widths = {int((row == row[bounds[-1]]).sum()) for row in self._met}
-            if len(widths) > 1:
-                raise CellError("group_scales: fresh cannot stack layers whose short last groups come at other places")
-            bounds.append(bounds[-1] + widths.pop())
-        self.widths = [end - start for start, end in pairwise(bounds)]
+        self.widths = [min(size, n - start) for start in range(0, n, size)]
         self._scale, self._zero_point = grid.scale.clone(), grid.zero_point.clone()
 
     def __call__(self, own: slice, current: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,12 +66,11 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
     lost = fed.failed | silent
     retries = torch.log10(fed.damping / options.percdamp).ceil()
     details = {"dead_columns": dead.sum(dim=1), "damping_retries": retries}
-    error = fed.quadratic(on.errors(weight, codes))
+    error = before = fed.quadratic(on.errors(weight, codes))
     if options.cd_sweeps:
         settings = {"sweeps": options.cd_sweeps, "block_size": options.block_size}
         codes = descend(weight, codes, hessian, grid.levels, on.scale, on.zero_point, **settings)
-        before, error = error, fed.quadratic(on.errors(weight, codes))
-        details["cd_gain"] = 1 - error.sum(dim=1) / before.sum(dim=1).clamp(min=1e-30)
+        error = fed.quadratic(on.errors(weight, codes))
     errors = (fed.quadratic(weight), error, fed.quadratic(given.errors(weight, given.nearest(weight))))
     codes = (codes if in_order else _ordered(codes, order.argsort(dim=1))).mT.contiguous()
     if lost.any():
@@ -81,7 +81,7 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
         _INDEFINITE if indefinite else _NO_INPUT if nothing else None
         for indefinite, nothing in zip(fed.failed.tolist(), silent.tolist(), strict=True)
     ]
-    return layer_solutions(
+    found = layer_solutions(
         stage,
         original,
         codes,
@@ -91,6 +91,13 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
         fallback=whys,
         errors=None if lost.any() else errors,
     )
+    if options.cd_sweeps:
+        first, last = (stage.split(by_row[..., None]) for by_row in (before, error))
+        for name, solution in found.items():
+            total = float(first[name].sum())
+            gain = 1 - float(last[name].sum()) / total if total and solution.fallback is None else 0.0
+            found[name] = replace(solution, details=solution.details | {"cd_gain": gain})
+    return found
 
 
 def _ordered(by_column: Tensor, order: Tensor) -> Tensor:

@@ -129,6 +129,8 @@ def input_groups_of(problem: Problem) -> list[list[list[TargetLayer]]]:
                 )
                 stack.callback(handle.remove)
             output = run(block.module, call.hidden, call.rest)
+        if not torch.isfinite(output).all():
+            raise CellError(f"block {index} gives NaN or infinite hidden states on the calibration data")
         if index + 1 < len(calls) and not torch.allclose(output, calls[index + 1].hidden, rtol=1e-3, atol=1e-5):
             raise CellError(f"the model changes the hidden states between its blocks {index} and {index + 1}")
         called = {layer.name for group in groups.values() for layer in group}

@@ -66,7 +66,7 @@ def layer_solutions(
         What the codes stand for where the method chose scales of its own, with scales of shape (stacks, rows,
         n_groups); by default the stage's grid.
     details : dict of str to Tensor of shape (stacks,)
-        Further numbers; a layer of several matrices gets their mean.
+        Further numbers; a layer of several matrices gets their mean, or where they are integers their sum.
     damping : Tensor of shape (stacks,), optional
         Damping used; a layer of several matrices gets the largest.
     fallback : list of str or None, optional
@@ -102,6 +102,10 @@ def layer_solutions(
                 rtn_objective=float(rtn_error[name].sum()) / total,
                 fallback=whys[0] if whys else None,
                 damping=None if damping is None or whys else float(damping[own].max()),
-                details={key: float(value[own].float().mean()) for key, value in (details or {}).items()},
+                details={key: _together(value[own]) for key, value in (details or {}).items()},
             )
     return solutions
+
+
+def _together(by_matrix: Tensor) -> float:
+    return float(by_matrix.mean() if by_matrix.is_floating_point() else by_matrix.sum())

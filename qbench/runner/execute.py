@@ -123,6 +123,9 @@ def execute(planned: PlannedCell, suite: str, session: Session, weights_path: Pa
 def _measure_fp(cell: Cell, session: Session, record: Record) -> None:
     task = session.task(cell)
     record.facts = task.facts()
+    for name, parameter in task.model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise CellError(f"the model's own {name!r} holds NaN or infinite values")
     _evaluate(task, task.model, cell, record)
 
 

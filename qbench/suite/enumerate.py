@@ -77,7 +77,8 @@ def filter_cells(cells: list[Cell], only: str) -> list[Cell]:
     matching = [cell for cell, names in named if matches(names, wanted)]
     if not matching:
         raise QBenchError(f"no cell matches {only!r}")
-    rows, controls = {(cell.model.label(), cell.seed) for cell in matching}, _controls_of(matching)
+    rows = {(cell.model.label(), cell.seed) for cell in matching}
+    controls = _controls_of(cell for cell in matching if cell.skip is None)
     return [
         cell
         for cell, names in named

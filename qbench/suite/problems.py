@@ -109,7 +109,8 @@ def _unknown_key(key: str, allowed: list[str], owner: str) -> str:
 
 
 def _quoted(text: str) -> list[str]:
-    return re.findall("'([^']*)'", text)
+    # A choice that YAML writes as a word is one that Python writes as a capitalised name.
+    return [word or name.lower() for word, name in re.findall(r"'([^']*)'|\b(True|False)\b", text)]
 
 
 def _keys(model: type[BaseModel], loc: YamlPath) -> list[str]:

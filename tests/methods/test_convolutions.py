@@ -157,3 +157,35 @@ def test_inputs_are_kept_where_they_are_asked_for() -> None:
         for kept in (stage.inputs.seen, stage.inputs.full):
             columns = torch.cat([input_columns(layer.module, x) for x in kept], dim=1)
             torch.testing.assert_close(columns, expected[layer.name])
+
+
+def test_what_coordinate_descent_gains_is_the_layer_s_share() -> None:
+    """Groups count by their error, one without any input not at all, and dead columns are counted over all groups."""
+    found = {}
+    for sweeps in (0, 3):
+        problem = make_problem(2)
+        stage = next(stage for stage in walk(problem, true_sequential=False) if stage.layers[0].name == "1.0")
+        hessian = stage.gram.hessian.clone()
+        hessian[0] = 0
+        silenced = dataclasses.replace(stage, gram=Gram(hessian, hessian, hessian))
+        found[sweeps] = solve_stage(silenced, GPTQ(name="gptq", cd_sweeps=sweeps))["1.0"]
+    before, after = found[0].objective, found[3].objective
+    assert before is not None and after is not None
+    assert found[3].details["cd_gain"] == pytest.approx(1 - after / before, abs=1e-4)
+    assert found[3].fallback is None
+    assert found[0].details["dead_columns"] >= hessian.shape[1]
+
+
+def test_fresh_scales_of_grouped_convolutions() -> None:
+    rule = AbsMax.model_validate({"name": "absmax", "granularity": {"per_group": 8}})
+    asked = GPTQ(name="gptq", act_order="group_aware", group_scales="fresh")
+    for stage in walk(make_problem(), true_sequential=False):
+        parts = tuple(
+            tuple(
+                dataclasses.replace(layer, grid=choose_grid(layer.matrix(), rule, 3), quantizer=rule) for layer in part
+            )
+            for part in stage.parts
+        )
+        for solution in solve_stage(Stage(parts, stage.gram), asked).values():
+            assert torch.isfinite(solution.codes).all() and (solution.grid.scale > 0).all()
+            assert solution.fallback is None

@@ -55,8 +55,8 @@ def test_options_that_do_not_go_together_are_refused(given: dict[str, Any]) -> N
 def test_group_aware_order_keeps_groups_whole() -> None:
     diagonal = torch.tensor([[1.0, 5.0, 2.0, 9.0, 8.0, 1.0, 3.0]])
     order = column_order(diagonal.diag_embed(), "group_aware", 3)
-    # Means of the groups: 8/3, 6, 3.
-    assert order.tolist() == [[3, 4, 5, 6, 1, 2, 0]]
+    # Means of the groups: 8/3, 6, and 3 of the short one, which stays last.
+    assert order.tolist() == [[3, 4, 5, 1, 2, 0, 6]]
     assert column_order(diagonal.diag_embed(), True, 3).tolist() == [[3, 4, 1, 6, 2, 0, 5]]
     assert column_order(diagonal.diag_embed(), False, 3).tolist() == [list(range(7))]
 

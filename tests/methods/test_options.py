@@ -136,7 +136,9 @@ def make(name: str, **options: Any) -> Spec:
 def test_every_option_is_tried_and_survives_json(name: str) -> None:
     method = make(name, **CHANGED[name])
     # What does not go with the others has a test of its own: see `test_options_that_exclude_others`.
-    assert set(CHANGED[name]) == set(type(method).model_fields) - {"name"} - {field for other, field in EXCLUDING if other == name}
+    assert set(CHANGED[name]) == set(type(method).model_fields) - {"name"} - {
+        field for other, field in EXCLUDING if other == name
+    }
     default = make(name)
     assert all(getattr(method, field) != getattr(default, field) for field in CHANGED[name])
     for one in (method, default):

@@ -185,6 +185,13 @@ def test_a_model_that_does_more_between_its_blocks_is_refused(make_problem: Make
         full_precision_hessians(problem)
 
 
+def test_hidden_states_that_are_no_numbers_are_said_to_be(make_problem: MakeProblem) -> None:
+    problem = make_problem()
+    problem.layers[0].module.weight.data[0, 0] = float("nan")
+    with pytest.raises(CellError, match=r"^block 0 gives NaN or infinite hidden states on the calibration data$"):
+        full_precision_hessians(problem)
+
+
 def test_blocks_that_are_not_called_one_after_the_other_are_refused(make_problem: MakeProblem) -> None:
     problem = make_problem()
     backwards = dataclasses.replace(problem, blocks=problem.blocks[::-1])

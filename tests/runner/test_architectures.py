@@ -168,8 +168,9 @@ def test_a_weight_that_is_not_a_number_is_named_with_its_layer(
     weights = load_file(file)
     weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
     save_file(weights, file, metadata={"format": "pt"})
-    record = run(model, METHODS[0])
-    assert record.status == "failed"
+    full, record = run(model, None), run(model, METHODS[0])
+    assert full.status == record.status == "failed"
+    assert full.reason == "the model's own 'model.layers.1.mlp.up_proj.weight' holds NaN or infinite values"
     assert record.reason == (
         "layer 'model.layers.1.mlp.up_proj': weight of shape (40, 24) holds NaN or infinite values: it cannot be "
         "quantized"

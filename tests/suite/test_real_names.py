@@ -68,6 +68,12 @@ def test_from_file_to_cells(load: Callable[..., Suite], tmp_path: Path) -> None:
             "real.yaml:8: `matrix.quantizers[1].granularity`: {'per_group': 0} is not a granularity "
             "(allowed: per_tensor, per_channel, {per_group: N} with N at least 1)",
         ),
+        (
+            "act_order: false",
+            "act_order: group_awar",
+            "real.yaml:10: `matrix.methods[1].act_order`: given 'group_awar': did you mean 'group_aware'? "
+            "(allowed: false, group_aware, true)",
+        ),
         ("steps: 20", "steps: no", "real.yaml:3: `presets.short.steps`: given false (allowed: 1 or more)"),
         ("path: model, ", "", "real.yaml:5: `matrix.models[1]`: give either path or repo"),
     ],
