@@ -23,6 +23,10 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     flat = codes.flatten()
     if flat.numel() and int(flat.max()) >= 2**bits:
         raise ValueError(f"a code of {int(flat.max())} does not fit into {bits} bits")
+    if 8 % bits == 0:
+        # Whole codes fill a byte, lowest first: the same bytes without going through single bits.
+        stream = torch.nn.functional.pad(flat, (0, -flat.numel() % (8 // bits))).reshape(-1, 8 // bits)
+        return (stream << torch.arange(0, 8, bits, dtype=torch.uint8)).sum(dim=1, dtype=torch.uint8)
     stream = (flat[:, None] >> torch.arange(bits, dtype=torch.uint8)) & 1
     stream = torch.nn.functional.pad(stream.flatten(), (0, -stream.numel() % 8)).reshape(-1, 8)
     return (stream << torch.arange(8, dtype=torch.uint8)).sum(dim=1, dtype=torch.uint8)

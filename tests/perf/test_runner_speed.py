@@ -40,7 +40,7 @@ def test_overhead(benchmark: BenchmarkFixture, tmp_path: Path, bits: int) -> Non
         beside.append(time.perf_counter() - started - record.cost.method_seconds - record.cost.evaluation_seconds)
         return record
 
-    record = benchmark.pedantic(cell, rounds=10, warmup_rounds=2)
+    record = benchmark.pedantic(cell, rounds=30, warmup_rounds=3)
     assert record.clean
     benchmark.extra_info["milliseconds beside method and evaluation"] = min(beside) * 1e3
     assert min(beside) < MOST_SECONDS
