@@ -30,14 +30,14 @@ def test_a_first_run_prints_its_leaderboard(first_run: tuple[Path, Any]) -> None
     folder, said = first_run
     assert said.code == 0, said.err
     assert said.err.startswith(
-        "tiny: 4 cells to run, 0 from the records in results/runs/tiny, 1 skipped by the suite\n"
+        "tiny: 5 cells to run, 0 from the records in results/runs/tiny, 1 skipped by the suite\n"
     )
-    assert said.out.startswith("tiny: 5 cells: 4 ok, 1 skipped")
+    assert said.out.startswith("tiny: 6 cells: 5 ok, 1 skipped")
     for words in ("llama-1m", "rtn", "ste_qat", "4 bits", "2 bits", "nothing to recover at 4 bits", "inside", "failed"):
         assert words in said.out, words
     assert "no baseline at results/baselines/tiny.json: `qbench bless --suite tiny.yaml` makes one" in said.out
     records = RunFolder(folder / "results" / "runs" / "tiny").read_all()
-    assert len(records) == 4
+    assert len(records) == 5
     for record in records.values():
         assert record.clean, record.reason
         assert {"loss/blocks128", "bits_per_byte/rolling128", "next_sentence/acc"} <= set(record.metrics)
@@ -50,7 +50,7 @@ def test_a_first_run_says_nothing_but_what_it_does(first_run: tuple[Path, Any]) 
 def test_a_second_run_has_nothing_to_do(stored: Path, call: Any, first_run: tuple[Path, Any]) -> None:
     said = call(*RUN)
     assert said.code == 0
-    assert said.err == "tiny: 0 cells to run, 4 from the records in results/runs/tiny, 1 skipped by the suite\n"
+    assert said.err == "tiny: 0 cells to run, 5 from the records in results/runs/tiny, 1 skipped by the suite\n"
     assert said.out == first_run[1].out
 
 
@@ -75,7 +75,7 @@ def test_the_leaderboard_as_json(stored: Path, call: Any) -> None:
     found = json.loads(said.out)
     assert found["comparison"] is None
     assert found["leaderboard"]["suite"] == "tiny"
-    assert found["leaderboard"]["counts"] == {"expected": 5, "ok": 4, "skipped": 1}
+    assert found["leaderboard"]["counts"] == {"expected": 6, "ok": 5, "skipped": 1}
 
 
 def test_some_cells_only(stored: Path, call: Any) -> None:

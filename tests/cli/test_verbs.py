@@ -43,11 +43,11 @@ def test_validate(stored: Path, call: Any) -> None:
     said = call("validate", "tiny.yaml")
     assert said.code == 0
     assert said.out.splitlines() == [
-        "tiny: sound: 4 cells (1 of them full precision), 1 skipped",
+        "tiny: sound: 5 cells (1 of them full precision), 1 skipped",
         "  skipped 1: nothing to recover at 4 bits",
     ]
     found = json.loads(call("validate", "tiny.yaml", "--json").out)
-    assert found == {"suite": "tiny", "cells": 4, "full_precision": 1, "skipped": 1}
+    assert found == {"suite": "tiny", "cells": 5, "full_precision": 1, "skipped": 1}
 
 
 @pytest.mark.parametrize("suite", sorted(list_suites()))
@@ -60,9 +60,9 @@ def test_plan_of_a_fresh_folder(stored: Path, call: Any) -> None:
     said = call("plan", *SUITE, "--out", "nothing")
     assert said.code == 0
     lines = said.out.splitlines()
-    assert [line.split()[0] for line in lines[:5]] == ["run", "run", "run", "run", "skip"]
+    assert [line.split()[0] for line in lines[:6]] == ["run", "run", "run", "run", "run", "skip"]
     assert lines[0].endswith("/fp/s0")
-    assert lines[5:] == ["4 cells to run, 0 stored, 1 skipped"]
+    assert lines[6:] == ["5 cells to run, 0 stored, 1 skipped"]
     assert not Path("nothing").exists()
 
 
@@ -70,10 +70,10 @@ def test_plan_of_a_stored_run(stored: Path, call: Any) -> None:
     said = call("plan", *SUITE)
     assert said.out.splitlines()[:2] == [
         "skip  1 cells: nothing to recover at 4 bits",
-        "0 cells to run, 4 stored, 1 skipped",
+        "0 cells to run, 5 stored, 1 skipped",
     ]
     found = json.loads(call("plan", *SUITE, "--json").out)
-    assert found["run"] == [] and len(found["stored"]) == 4 and found["estimated_cell_seconds"] == 0
+    assert found["run"] == [] and len(found["stored"]) == 5 and found["estimated_cell_seconds"] == 0
     assert found["skipped"][0]["reason"] == "nothing to recover at 4 bits"
 
 
@@ -115,7 +115,7 @@ def test_report(stored: Path, call: Any) -> None:
     assert call("run", *SUITE, "--device", "cpu").out.startswith(said.out)
     assert call("report", *SUITE, "--markdown").out.startswith("# tiny\n")
     found = json.loads(call("report", *SUITE, "--json").out)
-    assert found["counts"] == {"expected": 5, "ok": 4, "skipped": 1}
+    assert found["counts"] == {"expected": 6, "ok": 5, "skipped": 1}
     written = call("report", *SUITE, "--write")
     assert (written.out, written.err) == ("", "wrote results/tables/tiny.md\n")
     assert Path("results/tables/tiny.md").read_text().startswith("# tiny\n")
@@ -125,7 +125,7 @@ def test_report_shows_what_is_missing(stored: Path, call: Any) -> None:
     folder = RunFolder(Path("results/runs/tiny"))
     gone = next(record for record in folder.read_all().values() if record.axes["method"] == "rtn")
     folder.record_path(gone.cell_id).unlink()
-    assert call("report", *SUITE).out.startswith("tiny: 5 cells: 3 ok, 1 missing, 1 skipped")
+    assert call("report", *SUITE).out.startswith("tiny: 6 cells: 4 ok, 1 missing, 1 skipped")
 
 
 def test_records_of_other_options_are_left_aside(stored: Path, call: Any) -> None:
@@ -138,19 +138,19 @@ def test_records_of_other_options_are_left_aside(stored: Path, call: Any) -> Non
     said = call("report", *SUITE)
     assert said.code == 2
     assert said.err == (
-        "qbench: results/runs/tiny holds no record of tiny (4 others are there, 4 of them of older code, data or "
+        "qbench: results/runs/tiny holds no record of tiny (5 others are there, 5 of them of older code, data or "
         "options): `qbench run --suite tiny.yaml`\n"
     )
 
 
 def test_bless_then_compare(stored: Path, call: Any) -> None:
     said = call("bless", *SUITE)
-    assert (said.code, said.out) == (0, "wrote results/baselines/tiny.json: 4 cells\n")
+    assert (said.code, said.out) == (0, "wrote results/baselines/tiny.json: 5 cells\n")
     said = call("compare", *SUITE, "--all")
     assert said.code == 0
-    assert said.out.count("same") >= 4
+    assert said.out.count("same") >= 5
     found = json.loads(call("compare", *SUITE, "--json").out)
-    assert found["regressed"] is False and found["counts"] == {"same": 4}
+    assert found["regressed"] is False and found["counts"] == {"same": 5}
     assert all(row["identical"] for row in found["rows"] if "/fp/" not in row["label"])
     assert call("run", *SUITE, "--device", "cpu").code == 0
 
@@ -181,7 +181,7 @@ def test_a_missing_cell_is_a_regression_and_is_not_blessed(stored: Path, call: A
     said = call("bless", *SUITE)
     assert said.code == 2
     assert (
-        said.err.startswith("qbench: not blessed, because of 1 of 4 cells: ") and f"{gone.label} (missing)" in said.err
+        said.err.startswith("qbench: not blessed, because of 1 of 5 cells: ") and f"{gone.label} (missing)" in said.err
     )
     assert call("bless", *SUITE, "--accept", gone.label).code == 0
 

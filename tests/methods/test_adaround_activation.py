@@ -128,7 +128,7 @@ def test_inputs_choose_data(make_images_problem: MakeProblem) -> None:
 
 
 def test_quantized_inputs_of_a_block_need_a_quantized_block() -> None:
-    with pytest.raises(ValidationError, match="true_sequential feeds layers by quantized ones"):
+    with pytest.raises(ValidationError, match="inputs full_precision needs true_sequential false"):
         asked(inputs="full_precision", true_sequential=True)
 
 
