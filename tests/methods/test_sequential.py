@@ -187,7 +187,7 @@ def test_a_model_that_does_more_between_its_blocks_is_refused(make_problem: Make
 
 def test_hidden_states_that_are_no_numbers_are_said_to_be(make_problem: MakeProblem) -> None:
     problem = make_problem()
-    problem.layers[0].module.weight.data[0, 0] = float("nan")
+    problem.blocks[0].module.mlp.down_proj.weight.data[0, 0] = float("nan")
     with pytest.raises(CellError, match=r"^block 0 gives NaN or infinite hidden states on the calibration data$"):
         full_precision_hessians(problem)
 
