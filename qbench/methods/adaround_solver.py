@@ -11,7 +11,7 @@ from qbench.methods.neighbour_descent import descend
 from qbench.methods.problem import LayerSolution
 from qbench.methods.soft_rounding import Neighbours, beta_at, rectified, regularizer_gradient
 from qbench.methods.stage import Gram, Stage
-from qbench.methods.stage_error import layer_solutions, stage_error
+from qbench.methods.stage_error import NO_INPUT, layer_solutions, stage_error
 from qbench.quant.affine import AffineGrid, fake_quantize, quantize
 
 if TYPE_CHECKING:
@@ -111,11 +111,10 @@ def solve_stage(stage: Stage, options: AdaRound) -> dict[str, LayerSolution]:
     if silent.any():
         codes = torch.where(silent[:, None, None], quantize(weight, grid), codes)
         unsettled = unsettled.masked_fill(silent, 0.0)
-    lost = torch.cat([silent[own].all().expand(own.stop - own.start) for own in stage.places()])
     return layer_solutions(
         stage,
         weight,
         codes,
         details={"unsettled": unsettled},
-        fallback=["rtn: all inputs of the layer are 0" if nothing else None for nothing in lost.tolist()],
+        fallback=[NO_INPUT if nothing else None for nothing in stage.wholly(silent).tolist()],
     )

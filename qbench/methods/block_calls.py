@@ -55,9 +55,7 @@ def calls_of(problem: Problem, batch: Tensor, *, keep_all: bool = False) -> list
 
     def note(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         called.append(block)
-        hidden = args[0] if args else kwargs["hidden_states"]
-        rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-        calls.append(Call(hidden if keep_all or not calls else hidden[:0], Rest(args[1:], rest)))
+        calls.append(_call(args, kwargs, keep=keep_all or not calls))
 
     with ExitStack() as stack:
         for block in problem.blocks:
@@ -66,6 +64,18 @@ def calls_of(problem: Problem, batch: Tensor, *, keep_all: bool = False) -> list
     if called != [block.module for block in problem.blocks]:
         raise CellError("the model does not call each of its blocks once, one after the other")
     return calls
+
+
+def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+    return hidden
+
+
+def _call(args: tuple[Any, ...], kwargs: dict[str, Any], *, keep: bool) -> Call:
+    """Return what a block is called with; its hidden states are kept or cut to nothing."""
+    hidden = _hidden(args, kwargs)
+    rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
+    return Call(hidden if keep else hidden[:0], Rest(args[1:], rest))
 
 
 def all_calls(problem: Problem) -> list[list[Call]]:
@@ -98,12 +108,10 @@ def _calls_without_blocks(problem: Problem, batch: Tensor) -> list[Call] | None:
     blocks = [block.module for block in problem.blocks]
 
     def stand_in(*args: Any, **kwargs: Any) -> Tensor:
-        hidden: Tensor = args[0] if args else kwargs["hidden_states"]
-        rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-        calls.append(Call(hidden if not calls else hidden[:0], Rest(args[1:], rest)))
+        calls.append(_call(args, kwargs, keep=not calls))
         if len(calls) == len(blocks):
             raise _LastBlockError
-        return hidden
+        return _hidden(args, kwargs)
 
     with ExitStack() as stack:
         for block in blocks:

@@ -112,7 +112,7 @@ class FreshScales:
         self._quantizer, self._grid = stage.layers[0].quantizer, grid
         if self._quantizer is None:
             raise CellError("group_scales: fresh needs the quantizer, and the layers came with a grid only")
-        size = grid.group_size if grid.scale.shape[-1] > 1 else n
+        size = grid.group_size
         # The groups in the order in which they are met; a shorter one comes last.
         self._met = order // size
         self.widths = [min(size, n - start) for start in range(0, n, size)]

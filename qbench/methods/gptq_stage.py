@@ -13,13 +13,12 @@ from qbench.methods.gptq_scales import FreshScales, StaticScales, column_order
 from qbench.methods.gptq_solver import feedback, gptq_codes
 from qbench.methods.problem import LayerSolution
 from qbench.methods.stage import Stage
-from qbench.methods.stage_error import layer_solutions
+from qbench.methods.stage_error import NO_INPUT, layer_solutions
 from qbench.quant.affine import quantize
 
 if TYPE_CHECKING:
     from qbench.methods.gptq import GPTQ
 
-_NO_INPUT = "rtn: all inputs of the layer are 0"
 _INDEFINITE = "rtn: the Hessian is not positive definite at any damping up to 1"
 
 
@@ -62,7 +61,7 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
     on = given if chosen is None else StaticScales(chosen, order, options.block_size)
 
     # A layer that gets nothing but zeros has no Hessian at all; a single group of a convolution has dead inputs.
-    silent = torch.cat([dead[own].all().expand(own.stop - own.start) for own in stage.places()])
+    silent = stage.wholly(dead.all(dim=1))
     lost = fed.failed | silent
     retries = torch.log10(fed.damping / options.percdamp).ceil()
     details = {"dead_columns": dead.sum(dim=1), "damping_retries": retries}
@@ -78,7 +77,7 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
         if chosen is not None:
             chosen.scale[lost], chosen.zero_point[lost] = grid.scale[lost], grid.zero_point[lost]
     whys = [
-        _INDEFINITE if indefinite else _NO_INPUT if nothing else None
+        _INDEFINITE if indefinite else NO_INPUT if nothing else None
         for indefinite, nothing in zip(fed.failed.tolist(), silent.tolist(), strict=True)
     ]
     found = layer_solutions(

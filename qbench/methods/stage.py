@@ -97,6 +97,10 @@ class Stage:
         scale, zero_point = (torch.cat([getattr(one, name) for one in parts]) for name in ("scale", "zero_point"))
         return AffineGrid(parts[0].levels, scale, zero_point, parts[0].group_size)
 
+    def wholly(self, silent: Tensor) -> Tensor:
+        """Return where a whole part is silent, given which matrices are, both of shape (stacks,)."""
+        return torch.cat([silent[own].all().expand(own.stop - own.start) for own in self.places()])
+
     def split(self, stacked: Tensor) -> dict[str, Tensor]:
         """Cut a stack into the layers' own matrices.
 

@@ -10,6 +10,9 @@ from qbench.methods.problem import LayerSolution
 from qbench.methods.stage import Gram, Stage
 from qbench.quant.affine import AffineGrid, dequantize, fake_quantize
 
+NO_INPUT = "rtn: all inputs of the layer are 0"
+"""The fallback of a layer that no method can learn anything of."""
+
 
 def stage_error(weight: Tensor, quantized: Tensor, gram: Gram) -> Tensor:
     """Return ``E|W x_fp - Wq x|^2`` of each output row.
@@ -71,7 +74,6 @@ def layer_solutions(
         Damping used; a layer of several matrices gets the largest.
     fallback : list of str or None, optional
         One a matrix; see `LayerSolution`.
-
     errors : tuple of three Tensor of shape (stacks, rows), optional
         Output power, the error of the codes and that of rounding to nearest, where the method knows them already.
 
