@@ -149,7 +149,21 @@ def ordered_parameters(by_column: Tensor, order: Tensor) -> Tensor:
     -------
     Tensor of shape (stacks, 1 or n, rows)
     """
-    stacks, rows, columns = by_column.shape
-    if columns == 1:
+    if by_column.shape[2] == 1:
         return by_column.mT.contiguous()
-    return by_column.mT.gather(1, order[..., None].expand(stacks, columns, rows))
+    return in_order(by_column.mT, order)
+
+
+def in_order(by_column: Tensor, order: Tensor) -> Tensor:
+    """Return a tensor of shape (stacks, n, anything) with the columns, which come second, in order.
+
+    Parameters
+    ----------
+    by_column : Tensor of shape (stacks, n, anything)
+        Columns as they stand.
+    order : Tensor of shape (stacks, n)
+        Of the columns.
+    """
+    if len(order) == 1:
+        return by_column.index_select(1, order[0])  # several times faster than to gather
+    return by_column.gather(1, order[..., None].expand(*order.shape, by_column.shape[2]))

@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from qbench.methods.coordinate_descent import descend
-from qbench.methods.gptq_scales import FreshScales, StaticScales, column_order
+from qbench.methods.gptq_scales import FreshScales, StaticScales, column_order, in_order
 from qbench.methods.gptq_solver import feedback, gptq_codes
 from qbench.methods.problem import LayerSolution
 from qbench.methods.stage import Stage
@@ -42,10 +41,10 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
     hessian, grid, original = stage.gram.hessian, stage.grid(), stage.weight()
     dead = hessian.diagonal(dim1=1, dim2=2) == 0
     order = column_order(hessian, options.act_order, grid.group_size)
-    in_order = options.act_order is False
-    if not in_order:
-        hessian = _ordered(_ordered(hessian, order).mT, order)  # symmetric: rows, then columns
-    weight = original.mT.contiguous() if in_order else _ordered(original.mT, order)
+    unchanged = options.act_order is False
+    if not unchanged:
+        hessian = in_order(in_order(hessian, order).mT, order)  # symmetric: rows, then columns
+    weight = original.mT.contiguous() if unchanged else in_order(original.mT, order)
     if dead.any():
         # A weight whose input is always 0 becomes 0, and its column is cut loose from the others.
         now_dead = dead.gather(1, order)
@@ -71,7 +70,7 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
         codes = descend(weight, codes, hessian, grid.levels, on.scale, on.zero_point, **settings)
         error = fed.quadratic(on.errors(weight, codes))
     errors = (fed.quadratic(weight), error, fed.quadratic(given.errors(weight, given.nearest(weight))))
-    codes = (codes if in_order else _ordered(codes, order.argsort(dim=1))).mT.contiguous()
+    codes = (codes if unchanged else in_order(codes, order.argsort(dim=1))).mT.contiguous()
     if lost.any():
         codes = torch.where(lost[:, None, None], quantize(original, grid), codes)
         if chosen is not None:
@@ -97,10 +96,3 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
             gain = 1 - float(last[name].sum()) / total if total and solution.fallback is None else 0.0
             found[name] = replace(solution, details=solution.details | {"cd_gain": gain})
     return found
-
-
-def _ordered(by_column: Tensor, order: Tensor) -> Tensor:
-    """Return (stacks, n, anything) with the columns, which come second, in order."""
-    if len(order) == 1:
-        return by_column.index_select(1, order[0])  # several times faster than to gather
-    return by_column.gather(1, order[..., None].expand(*order.shape, by_column.shape[2]))
