@@ -36,6 +36,14 @@ class Spec(BaseModel):
         """
         return None
 
+    def refuses(self, bits: int) -> str | None:
+        """Return why this, as a quantizer, has no grid of so many bits; None where it has."""
+        return None
+
+    def refuses_grid(self, quantizer: Spec) -> str | None:
+        """Return why this, as a method, cannot work on a quantizer's grids; None where it can."""
+        return None
+
     def label(self) -> str:
         """Return the name with every option that is not at its default, such as ``gptq[act_order=false]``."""
         options = self.changed_options()

@@ -34,7 +34,7 @@ def test_the_example_suite_is_sound(tmp_path: Path) -> None:
 def test_the_example_quantizer_works() -> None:
     import torch
 
-    from qbench.quant.affine import fake_quantize
+    from qbench.quant.block_grid import fake_quantize
     from qbench.quantizers.layout import choose_grid
 
     names: dict[str, Any] = {"__name__": "example"}

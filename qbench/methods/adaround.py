@@ -70,7 +70,7 @@ class AdaRound(Method):
         "qbench.methods.soft_rounding",
         "qbench.methods.stage",
         "qbench.methods.stage_error",
-        "qbench.quant.affine",
+        "qbench.quant.block_grid",
     )
 
     iterations: Annotated[int, Field(ge=1)] = 150

@@ -15,7 +15,7 @@ from qbench.methods.problem import LayerSolution, Problem, TargetLayer
 from qbench.methods.soft_rounding import Neighbours, beta_at, rectified, regularizer_gradient, soft_weight
 from qbench.methods.stage import Inputs, Stage
 from qbench.methods.stage_error import layer_solutions
-from qbench.quant.affine import dequantize, quantize
+from qbench.quant.block_grid import dequantize, quantize
 
 if TYPE_CHECKING:
     from qbench.methods.adaround import AdaRound

@@ -12,20 +12,20 @@ from qbench.methods.problem import LayerSolution
 from qbench.methods.soft_rounding import Neighbours, beta_at, rectified, regularizer_gradient
 from qbench.methods.stage import Gram, Stage
 from qbench.methods.stage_error import NO_INPUT, layer_solutions, stage_error
-from qbench.quant.affine import AffineGrid, fake_quantize, quantize
+from qbench.quant.block_grid import BlockGrid, fake_quantize, quantize
 
 if TYPE_CHECKING:
     from qbench.methods.adaround import AdaRound
 
 
-def error_unit(weight: Tensor, grid: AffineGrid, gram: Gram) -> Tensor:
+def error_unit(weight: Tensor, grid: BlockGrid, gram: Gram) -> Tensor:
     """Return the error of rounding to nearest, per weight, of each matrix.
 
     Parameters
     ----------
     weight : Tensor of shape (stacks, rows, n)
         Full precision.
-    grid : AffineGrid
+    grid : BlockGrid
         The grid.
     gram : Gram
         Second moments of the inputs.
@@ -54,14 +54,14 @@ def moments_gradient(soft: Tensor, wanted: Tensor, hessian: Tensor) -> Tensor:
     return torch.baddbmm(wanted, soft, hessian, beta=-2, alpha=2)
 
 
-def learn_rounding(weight: Tensor, grid: AffineGrid, gram: Gram, options: AdaRound) -> tuple[Tensor, Tensor]:
+def learn_rounding(weight: Tensor, grid: BlockGrid, gram: Gram, options: AdaRound) -> tuple[Tensor, Tensor]:
     """Learn which way each weight of stacked matrices is rounded.
 
     Parameters
     ----------
     weight : Tensor of shape (stacks, rows, n)
         The full-precision weights.
-    grid : AffineGrid
+    grid : BlockGrid
         Fixed; scales of shape (stacks, rows, n_groups).
     gram : Gram
         Second moments of the inputs.

@@ -27,3 +27,11 @@ class Method(Spec):
             Codes and parameters of each layer, with what the method has to say of it.
         """
         raise NotImplementedError
+
+
+def learns_no_scales(method: Spec, quantizer: Spec) -> str | None:
+    """Return why a method cannot learn the step sizes of a quantizer's grids; None where it can."""
+    reason: str | None = getattr(quantizer, "fixed_scales", None)
+    return (
+        None if reason is None else f"{method.name} learns step sizes, and {quantizer.name} has none to learn: {reason}"
+    )

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from qbench.methods.base import Method
+from qbench.methods.base import Method, learns_no_scales
+from qbench.spec import Spec
 
 if TYPE_CHECKING:
     from qbench.methods.problem import Problem, Solution
@@ -46,7 +47,7 @@ class BlockAP(Method):
         "qbench.methods.matrices",
         "qbench.methods.reconstruction",
         "qbench.methods.working_block",
-        "qbench.quant.affine",
+        "qbench.quant.block_grid",
         "qbench.quant.fused",
         "qbench.quant.ste",
     )
@@ -56,6 +57,10 @@ class BlockAP(Method):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     scale_learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     train: Literal["weights", "weights_and_scales"] = "weights_and_scales"
+
+    def refuses_grid(self, quantizer: Spec) -> str | None:
+        """Return why step sizes cannot be learned on a grid, where they are to be; see `Spec.refuses_grid`."""
+        return learns_no_scales(self, quantizer) if self.train == "weights_and_scales" else None
 
     def solve(self, problem: Problem) -> Solution:
         """Return Block-AP's codes of every layer; see `Method.solve`."""

@@ -17,7 +17,7 @@ from qbench.methods.reconstruction import BlockTask, block_tasks
 from qbench.methods.sequential import walk
 from qbench.methods.soft_rounding import Neighbours, beta_at, rectified, regularizer_gradient, soft_weight
 from qbench.methods.stage import Stage
-from qbench.quant.affine import dequantize
+from qbench.quant.block_grid import dequantize
 
 if TYPE_CHECKING:
     from qbench.methods.brecq import BRECQ

@@ -11,7 +11,7 @@ from torch import Tensor
 from qbench.errors import DivergedError
 from qbench.methods.problem import LayerSolution, Problem, Solution, TargetLayer
 from qbench.methods.reconstruction import BlockTask, block_tasks
-from qbench.quant.affine import AffineGrid, dequantize, quantize
+from qbench.quant.block_grid import BlockGrid, dequantize, quantize
 from qbench.quant.ste import fake_quantize_lsq, fake_quantize_ste
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class _LatentLayer:
         self.matrix = self.first.clone().requires_grad_()
         self.scale = layer.grid.scale.clone().requires_grad_() if scales else None
 
-    def grid(self) -> AffineGrid:
+    def grid(self) -> BlockGrid:
         return self.layer.grid if self.scale is None else self.layer.grid.with_scale(self.scale.detach().clone())
 
     def quantized(self) -> Tensor:

@@ -61,7 +61,7 @@ class BRECQ(Method):
         "qbench.methods.stage",
         "qbench.methods.stage_error",
         "qbench.methods.working_block",
-        "qbench.quant.affine",
+        "qbench.quant.block_grid",
     )
 
     iterations: Annotated[int, Field(ge=1)] = 200

@@ -11,31 +11,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qbench.quant.grid import IntegerGrid
+from qbench.methods.ordered_grid import OrderedGrid
 
 
 def descend(
-    weight: Tensor,
-    codes: Tensor,
-    hessian: Tensor,
-    levels: IntegerGrid,
-    scale: Tensor,
-    zero_point: Tensor,
-    *,
-    sweeps: int,
-    block_size: int,
+    weight: Tensor, values: Tensor, hessian: Tensor, grid: OrderedGrid, *, sweeps: int, block_size: int
 ) -> Tensor:
-    """Lower ``tr((W - Q) H (W - Q)^T)`` from given codes, cyclically over the columns.
+    """Lower ``tr((W - Q) H (W - Q)^T)`` from given levels, cyclically over the columns.
 
     Parameters
     ----------
-    weight, codes : Tensor of shape (stacks, n, rows)
-        W and the first codes of Q, transposed: columns lie together in memory.
+    weight, values : Tensor of shape (stacks, n, rows)
+        W and the first values of Q in units of the scale, transposed: columns lie together in memory.
     hessian : Tensor of shape (stacks, n, n)
         H, undamped. Columns with a diagonal of 0 stay as they are.
-    levels : IntegerGrid
-        The integer levels.
-    scale, zero_point : Tensor of shape (stacks, 1 or n, rows)
+    grid : OrderedGrid
         The grid.
     sweeps : int
         The most passes over all columns; ends early when a pass changes nothing.
@@ -46,37 +36,38 @@ def descend(
     Returns
     -------
     Tensor of shape (stacks, n, rows)
-        Codes whose error is not above that of the given ones.
+        Values whose error is not above that of the given ones.
 
     Notes
     -----
     A sweep is ``rows * n^2`` multiply-adds a matrix, twice those of GPTQ.
     """
     n = weight.shape[1]
-    low, high = levels.quant_min - zero_point, levels.quant_max - zero_point
-    level = codes - zero_point
-    errors = torch.addcmul(weight, level, scale, value=-1)
+    values = values.clone()
+    errors = grid.errors(weight, values)
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     alive = diagonal > 0
     # (H e)_j / H_jj for all j at once; an input that is always 0 asks for no change.
     pull = torch.where(alive[..., None], hessian / diagonal.masked_fill(~alive, 1.0)[..., None], 0.0)
     for _ in range(sweeps):
-        before = level.clone()
+        before = values.clone()
         for start in range(0, n, block_size):
             own = slice(start, min(start + block_size, n))
             wanted = torch.bmm(pull[:, own], errors)
             changes = torch.zeros_like(wanted)
-            for column in range(own.stop - start):
-                at, place = start + column, 0 if scale.shape[1] == 1 else start + column
+            levels = grid.columns(own).by_column(own.stop - start)
+            for column, (step, snapping) in enumerate(levels):
+                at = start + column
                 target = wanted[:, column]
                 if column:
                     between = pull[:, at, None, start:at]
                     target = torch.baddbmm(target[:, None], between, changes[:, :column])[:, 0]
-                step, now = scale[:, place], level[:, at]
-                best = (now + target / step).round_().clamp_(low[:, place], high[:, place])
+                now = values[:, at]
+                target = now + target / step
+                best = snapping.snap(target, out=target)
                 torch.mul(now - best, step, out=changes[:, column])  # e_j rises by what q_j falls
                 now.copy_(best)
             errors[:, own] += changes
-        if torch.equal(before, level):
+        if torch.equal(before, values):
             break
-    return level + zero_point
+    return values

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from qbench.methods.base import Method
+from qbench.spec import Spec
 
 if TYPE_CHECKING:
     from qbench.methods.problem import Problem, Solution
@@ -52,7 +53,7 @@ class GPTQ(Method):
         "qbench.methods.sequential",
         "qbench.methods.stage",
         "qbench.methods.stage_error",
-        "qbench.quant.affine",
+        "qbench.quant.block_grid",
     )
 
     percdamp: Annotated[float, Field(gt=0, le=1)] = 0.01
@@ -70,6 +71,17 @@ class GPTQ(Method):
         if self.inputs == "full_precision" and self.true_sequential:
             raise ValueError("inputs full_precision needs true_sequential false: no layer sees a quantized one")
         return self
+
+    def refuses_grid(self, quantizer: Spec) -> str | None:
+        """Return why scales cannot be chosen group by group, where they are to be; see `Spec.refuses_grid`."""
+        if self.group_scales == "static":
+            return None
+        granularity = getattr(quantizer, "granularity", None)
+        if getattr(granularity, "kind", None) == "per_block":
+            return "group_scales: fresh chooses scales row by row, and tiles share theirs among rows"
+        if getattr(quantizer, "shares_scale_unit", False):
+            return f"group_scales: fresh chooses one group at a time, and {quantizer.name} stores scales by the largest"
+        return None
 
     def solve(self, problem: Problem) -> Solution:
         """Return GPTQ's codes of every layer; see `Method.solve`."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from qbench.errors import CellError
+from qbench.methods.ordered_grid import OrderedGrid
 from qbench.methods.stage import Stage
-from qbench.quant.affine import AffineGrid
+from qbench.quant.block_grid import BlockGrid
 from qbench.quantizers.layout import choose_grid
 
 ActOrder = bool | Literal["group_aware"]
@@ -58,34 +60,29 @@ class StaticScales:
 
     Parameters
     ----------
-    grid : AffineGrid
+    grid : BlockGrid
         Of a stage.
     order : Tensor of shape (stacks, n)
         Of the columns.
     block_size : int
         Columns a block.
+
+    Attributes
+    ----------
+    grid : OrderedGrid
+        The grid in that order.
+    widths : list of int
+        Of the blocks.
     """
 
-    def __init__(self, grid: AffineGrid, order: Tensor, block_size: int) -> None:
+    def __init__(self, grid: BlockGrid, order: Tensor, block_size: int) -> None:
         n = order.shape[1]
-        self._levels = grid.levels
         self.widths = [min(block_size, n - start) for start in range(0, n, block_size)]
-        self.scale, self.zero_point = (ordered_parameters(part, order) for part in grid.by_column(n))
+        self.grid = OrderedGrid.of(grid, order)
 
-    def __call__(self, own: slice, current: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-        """Return scale and zero point of a block of columns; see `qbench.methods.gptq_solver.Scales`."""
-        if self.scale.shape[1] == 1:
-            return self.scale, self.zero_point
-        return self.scale[:, own], self.zero_point[:, own]
-
-    def nearest(self, weight: Tensor) -> Tensor:
-        """Return the codes of rounding to nearest, of the weight's shape (stacks, n, rows)."""
-        codes = (weight / self.scale).round_().add_(self.zero_point)
-        return codes.clamp_(self._levels.quant_min, self._levels.quant_max)
-
-    def errors(self, weight: Tensor, codes: Tensor) -> Tensor:
-        """Return the weight minus what its codes stand for, all of shape (stacks, n, rows)."""
-        return torch.addcmul(weight, codes - self.zero_point, self.scale, value=-1)
+    def __call__(self, own: slice, current: Callable[[], Tensor]) -> OrderedGrid:
+        """Return the grid of a block of columns; see `qbench.methods.gptq_solver.Scales`."""
+        return self.grid.columns(own)
 
     def chosen(self) -> None:
         """Return nothing: the codes are on the stage's grid."""
@@ -109,61 +106,32 @@ class FreshScales:
 
     def __init__(self, stage: Stage, order: Tensor) -> None:
         grid, n = stage.grid(), order.shape[1]
-        self._quantizer, self._grid = stage.layers[0].quantizer, grid
+        self._quantizer, self._grid, self._order = stage.layers[0].quantizer, grid, order
         if self._quantizer is None:
             raise CellError("group_scales: fresh needs the quantizer, and the layers came with a grid only")
+        self._importance = stage.gram.hessian.diagonal(dim1=1, dim2=2) if self._quantizer.sees_inputs else None
         size = grid.group_size
         # The groups in the order in which they are met; a shorter one comes last.
         self._met = order // size
         self.widths = [min(size, n - start) for start in range(0, n, size)]
         self._scale, self._zero_point = grid.scale.clone(), grid.zero_point.clone()
 
-    def __call__(self, own: slice, current: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-        """Return scale and zero point of a group of columns; see `qbench.methods.gptq_solver.Scales`."""
+    def __call__(self, own: slice, current: Callable[[], Tensor]) -> OrderedGrid:
+        """Return the grid of a group of columns; see `qbench.methods.gptq_solver.Scales`."""
         weight = current()
         stacks, width, rows = weight.shape
         assert self._quantizer is not None
-        found = choose_grid(weight.mT.reshape(-1, width), self._quantizer, self._grid.levels.bits)
+        importance = None
+        if self._importance is not None:
+            seen = self._importance.gather(1, self._order[:, own])
+            importance = seen[:, None].expand(stacks, rows, width).reshape(-1, width)
+        found = choose_grid(weight.mT.reshape(-1, width), self._quantizer, self._grid.levels.bits, importance)
         scale, zero_point = (part.view(stacks, rows, 1) for part in (found.scale, found.zero_point))
         place = self._met[:, own.start, None, None].expand(stacks, rows, 1)
         self._scale.scatter_(2, place, scale)
         self._zero_point.scatter_(2, place, zero_point)
-        return scale.mT, zero_point.mT
+        return OrderedGrid.from_parts(self._grid.levels, scale.mT, zero_point.mT, None)
 
-    def chosen(self) -> AffineGrid:
+    def chosen(self) -> BlockGrid:
         """Return the stage's grid with the scales that were chosen."""
-        return AffineGrid(self._grid.levels, self._scale, self._zero_point, self._grid.group_size)
-
-
-def ordered_parameters(by_column: Tensor, order: Tensor) -> Tensor:
-    """Return scales or zero points as GPTQ goes through them.
-
-    Parameters
-    ----------
-    by_column : Tensor of shape (stacks, rows, 1 or n)
-        Of `AffineGrid.by_column`.
-    order : Tensor of shape (stacks, n)
-        Of the columns.
-
-    Returns
-    -------
-    Tensor of shape (stacks, 1 or n, rows)
-    """
-    if by_column.shape[2] == 1:
-        return by_column.mT.contiguous()
-    return in_order(by_column.mT, order)
-
-
-def in_order(by_column: Tensor, order: Tensor) -> Tensor:
-    """Return a tensor of shape (stacks, n, anything) with the columns, which come second, in order.
-
-    Parameters
-    ----------
-    by_column : Tensor of shape (stacks, n, anything)
-        Columns as they stand.
-    order : Tensor of shape (stacks, n)
-        Of the columns.
-    """
-    if len(order) == 1:
-        return by_column.index_select(1, order[0])  # several times faster than to gather
-    return by_column.gather(1, order[..., None].expand(*order.shape, by_column.shape[2]))
+        return replace(self._grid, scale=self._scale, zero_point=self._zero_point)

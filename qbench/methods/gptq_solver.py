@@ -16,12 +16,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from qbench.quant.grid import IntegerGrid
+from qbench.methods.ordered_grid import OrderedGrid
 
-Scales = Callable[[slice, Callable[[], Tensor]], tuple[Tensor, Tensor]]
-"""``scales(own, current)`` gives scale and zero point of the columns `own`, of shape (stacks, 1 or columns, rows) each;
-``current()``, of shape (stacks, columns, rows), is what these columns have become when the first of them is about to be
-rounded."""
+Scales = Callable[[slice, Callable[[], Tensor]], OrderedGrid]
+"""``scales(own, current)`` gives the grid of the columns `own`; ``current()``, of shape (stacks, columns, rows), is
+what these columns have become when the first of them is about to be rounded."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +101,13 @@ def feedback(hessian: Tensor, percdamp: float) -> Feedback:
     return Feedback(upper.div_(diagonal[..., None]).mT, diagonal, damping, damping * mean, failed)
 
 
-def gptq_codes(weight: Tensor, levels: IntegerGrid, scales: Scales, weights: Tensor, blocks: Sequence[int]) -> Tensor:
+def gptq_values(weight: Tensor, scales: Scales, weights: Tensor, blocks: Sequence[int]) -> Tensor:
     """Quantize matrices column by column (Algorithm 1 of the paper).
 
     Parameters
     ----------
     weight : Tensor of shape (stacks, n, rows)
         Transposed: columns lie together in memory, in the order in which they are to be quantized.
-    levels : IntegerGrid
-        The integer levels.
     scales : callable
         See `Scales`; asked once a block.
     weights : Tensor of shape (stacks, n, n)
@@ -122,36 +119,33 @@ def gptq_codes(weight: Tensor, levels: IntegerGrid, scales: Scales, weights: Ten
     Returns
     -------
     Tensor of shape (stacks, n, rows)
-        Codes, transposed likewise.
+        Values in units of the scale, transposed likewise; see `qbench.quant.snapping`.
 
     Notes
     -----
     ``2 * rows * n^2 / 2`` multiply-adds a matrix beside the ``n^3 / 3`` of the factor.
     """
-    codes, errors = torch.empty_like(weight), torch.empty_like(weight)
+    values, errors = torch.empty_like(weight), torch.empty_like(weight)
     start = 0
     for width in blocks:
         own = slice(start, start + width)
         within = weights[:, own, own]
         received = torch.bmm(weights[:, :start, own].mT, errors[:, :start])
-        scale, zero_point = scales(own, partial(_compensated, weight[:, own], within, received))
+        grid = scales(own, partial(_compensated, weight[:, own], within, received))
         current = received.add_(weight[:, own])
-        # Clipping levels that are counted from the zero point saves adding it to every weight and taking it off again.
-        low, high = levels.quant_min - zero_point, levels.quant_max - zero_point
-        block_codes, block_errors = codes[:, own], errors[:, own]
+        block_errors = errors[:, own]
         columns = zip(
-            *(part.unbind(1) for part in (weight[:, own], current, block_codes, block_errors, within.mT)),
-            *(part.expand(-1, width, -1).unbind(1) for part in (scale, low, high)),
+            *(part.unbind(1) for part in (weight[:, own], current, values[:, own], block_errors, within.mT)),
+            grid.by_column(width),
             strict=True,
         )
-        for column, (original, w, code, error, received, step, lowest, highest) in enumerate(columns):
+        for column, (original, w, value, error, received, (step, snapping)) in enumerate(columns):
             if column:
                 _receive(w, received[:, :column], block_errors[:, :column])
-            torch.div(w, step, out=code).round_().clamp_(lowest, highest)
-            torch.addcmul(original, code, step, value=-1, out=error)
-        block_codes.add_(zero_point)
+            snapping.snap(torch.div(w, step, out=value), out=value)
+            torch.addcmul(original, value, step, value=-1, out=error)
         start += width
-    return codes
+    return values
 
 
 def _compensated(weight: Tensor, within: Tensor, received: Tensor) -> Tensor:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from qbench.methods.coordinate_descent import descend
-from qbench.methods.gptq_scales import FreshScales, StaticScales, column_order, in_order
-from qbench.methods.gptq_solver import feedback, gptq_codes
+from qbench.methods.gptq_scales import FreshScales, StaticScales, column_order
+from qbench.methods.gptq_solver import feedback, gptq_values
+from qbench.methods.ordered_grid import in_order
 from qbench.methods.problem import LayerSolution
 from qbench.methods.stage import Stage
 from qbench.methods.stage_error import NO_INPUT, layer_solutions
-from qbench.quant.affine import quantize
+from qbench.quant.block_grid import quantize
 
 if TYPE_CHECKING:
     from qbench.methods.gptq import GPTQ
@@ -55,21 +56,23 @@ def solve_stage(stage: Stage, options: GPTQ) -> dict[str, LayerSolution]:
     given = StaticScales(grid, order, options.block_size)
     fresh = options.group_scales == "fresh" and grid.scale.shape[-1] > 1
     scales = FreshScales(stage, order) if fresh else given
-    codes = gptq_codes(weight, grid.levels, scales, fed.weights, scales.widths)
+    values = gptq_values(weight, scales, fed.weights, scales.widths)
     chosen = scales.chosen()
-    on = given if chosen is None else StaticScales(chosen, order, options.block_size)
+    on = (given if chosen is None else StaticScales(chosen, order, options.block_size)).grid
 
     # A layer that gets nothing but zeros has no Hessian at all; a single group of a convolution has dead inputs.
     silent = stage.wholly(dead.all(dim=1))
     lost = fed.failed | silent
     retries = torch.log10(fed.damping / options.percdamp).ceil()
     details = {"dead_columns": dead.sum(dim=1), "damping_retries": retries}
-    error = before = fed.quadratic(on.errors(weight, codes))
+    error = before = fed.quadratic(on.errors(weight, values))
     if options.cd_sweeps:
         settings = {"sweeps": options.cd_sweeps, "block_size": options.block_size}
-        codes = descend(weight, codes, hessian, grid.levels, on.scale, on.zero_point, **settings)
-        error = fed.quadratic(on.errors(weight, codes))
-    errors = (fed.quadratic(weight), error, fed.quadratic(given.errors(weight, given.nearest(weight))))
+        values = descend(weight, values, hessian, on, **settings)
+        error = fed.quadratic(on.errors(weight, values))
+    rounded = given.grid.errors(weight, given.grid.nearest(weight))
+    errors = (fed.quadratic(weight), error, fed.quadratic(rounded))
+    codes = on.codes(values)
     codes = (codes if unchanged else in_order(codes, order.argsort(dim=1))).mT.contiguous()
     if lost.any():
         codes = torch.where(lost[:, None, None], quantize(original, grid), codes)

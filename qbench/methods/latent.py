@@ -16,7 +16,7 @@ from qbench.methods.matrices import from_matrix, to_matrix
 from qbench.methods.oscillation import Oscillation
 from qbench.methods.problem import LayerSolution, TargetLayer
 from qbench.methods.qat_options import QuantizationAwareTraining
-from qbench.quant.affine import AffineGrid, dequantize, quantize
+from qbench.quant.block_grid import BlockGrid, dequantize, quantize
 from qbench.quant.fused import round_to_levels
 
 
@@ -90,7 +90,7 @@ class QuantizedWeight(LatentWeight):
     def _first_latent(self) -> nn.Parameter:
         return self._copy()
 
-    def grid(self) -> AffineGrid:
+    def grid(self) -> BlockGrid:
         """Return the grid as it is now."""
         raise NotImplementedError
 
@@ -108,7 +108,7 @@ class QuantizedWeight(LatentWeight):
         if not self._is_view:
             self._weight.copy_(from_matrix(self.layer.module, self._target))
 
-    def _follow_codes(self, grid: AffineGrid) -> None:
+    def _follow_codes(self, grid: BlockGrid) -> None:
         codes, options = quantize(self._matrix, grid), self._options
         if self._oscillation is None:
             self._oscillation = Oscillation(

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from qbench.methods.base import learns_no_scales
 from qbench.methods.qat_options import QuantizationAwareTraining
+from qbench.spec import Spec
 
 if TYPE_CHECKING:
     from qbench.methods.problem import Problem, Solution
@@ -37,6 +39,10 @@ class LearnedStepSize(QuantizationAwareTraining):
     init: Literal["grid", "lsq"] = "grid"
     gradient_scale: Literal["layer", "step"] = "layer"
     step_size_learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    def refuses_grid(self, quantizer: Spec) -> str | None:
+        """Return why step sizes cannot be learned on a grid; see `Spec.refuses_grid`."""
+        return learns_no_scales(self, quantizer)
 
     def solve(self, problem: Problem) -> Solution:
         """Return the nearest codes of the trained latent weights on the learned grid; see `Method.solve`."""

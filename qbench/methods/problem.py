@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from qbench.errors import CellError, DivergedError
 from qbench.methods.matrices import from_matrix, to_matrix
-from qbench.quant.affine import AffineGrid, dequantize
+from qbench.quant.block_grid import BlockGrid, dequantize
 from qbench.quantizers.base import Quantizer
 
 
@@ -25,7 +25,7 @@ class TargetLayer:
     module : nn.Module
         The layer: ``Linear``, ``Conv2d`` or transformers' ``Conv1D``. Its weight may have any shape and floating-point
         type; methods work on `matrix`.
-    grid : AffineGrid
+    grid : BlockGrid
         Chosen from the full-precision weight before any method runs, the same for all methods.
     quantizer : Quantizer or None
         What chose the grid, for methods that choose scales again; None where there is only a grid.
@@ -33,7 +33,7 @@ class TargetLayer:
 
     name: str
     module: nn.Module
-    grid: AffineGrid
+    grid: BlockGrid
     quantizer: Quantizer | None = None
 
     @property
@@ -115,7 +115,7 @@ class LayerSolution:
     ----------
     codes : Tensor of shape (rows, columns)
         Of the layer's matrix. Integers from ``quant_min`` to ``quant_max``.
-    grid : AffineGrid
+    grid : BlockGrid
         What the codes stand for; the problem's own grid unless the method learns it.
     objective, rtn_objective : float or None
         The relative layer error the method minimised, and the one rounding to nearest has on the same inputs.
@@ -128,7 +128,7 @@ class LayerSolution:
     """
 
     codes: Tensor
-    grid: AffineGrid
+    grid: BlockGrid
     objective: float | None = None
     rtn_objective: float | None = None
     fallback: str | None = None
@@ -189,21 +189,7 @@ class Solution:
             shape, expected = tuple(found.codes.shape), tuple(layer.matrix().shape)
             if shape != expected:
                 raise CellError(f"layer {layer.name!r} has codes of shape {shape}, expected {expected}")
-            for part in ("scale", "zero_point"):
-                shape, expected = tuple(getattr(found.grid, part).shape), tuple(getattr(layer.grid, part).shape)
-                if shape != expected or found.grid.group_size != layer.grid.group_size:
-                    raise CellError(
-                        f"layer {layer.name!r} has a {part} of shape {shape} in groups of {found.grid.group_size}, "
-                        f"expected {expected} in groups of {layer.grid.group_size}: the granularity is the quantizer's"
-                    )
-            if not (torch.isfinite(found.codes).all() and torch.isfinite(found.grid.scale).all()):
-                raise DivergedError(f"layer {layer.name!r} has codes or scales that are not finite")
-            low, high = found.grid.levels.quant_min, found.grid.levels.quant_max
-            on_grid = (found.codes == found.codes.round()) & (found.codes >= low) & (found.codes <= high)
-            if not on_grid.all() or found.grid.levels != layer.grid.levels:
-                raise CellError(f"layer {layer.name!r} has codes that are not levels of its grid")
-            if not (found.grid.scale > 0).all():
-                raise DivergedError(f"layer {layer.name!r} has a scale that is not positive")
+            _check_grid(layer, found)
         self._check_statistics(problem)
 
     def _check_statistics(self, problem: Problem) -> None:
@@ -218,3 +204,30 @@ class Solution:
                 raise CellError(f"the method gave statistics {name!r}, which are those of no batch-norm layer")
             if not torch.isfinite(value.float()).all():
                 raise DivergedError(f"the statistics {name!r} are not finite")
+
+
+def _check_grid(layer: TargetLayer, found: LayerSolution) -> None:
+    """Make sure that codes are levels of their grid, and the grid is one of the quantizer's; see `Solution.check`."""
+    grid, given = found.grid, layer.grid
+    for part in ("scale", "zero_point", "table"):
+        own, expected = getattr(grid, part), getattr(given, part)
+        if own is None and expected is None:
+            continue
+        shape, wanted = (None if one is None else tuple(one.shape) for one in (own, expected))
+        if shape != wanted or grid.group_size != given.group_size or grid.block_rows != given.block_rows:
+            raise CellError(
+                f"layer {layer.name!r} has a {part} of shape {shape} in groups of {grid.group_size}, "
+                f"expected {wanted} in groups of {given.group_size}: the granularity is the quantizer's"
+            )
+        if not torch.isfinite(own).all():
+            raise DivergedError(f"layer {layer.name!r} has a {part} that is not finite")
+    if not torch.isfinite(found.codes).all():
+        raise DivergedError(f"layer {layer.name!r} has codes that are not finite")
+    low, high = grid.levels.quant_min, grid.levels.quant_max
+    on_grid = (found.codes == found.codes.round()) & (found.codes >= low) & (found.codes <= high)
+    if not on_grid.all() or grid.levels != given.levels:
+        raise CellError(f"layer {layer.name!r} has codes that are not levels of its grid")
+    if not (grid.scale > 0).all():
+        raise DivergedError(f"layer {layer.name!r} has a scale that is not positive")
+    if grid.scale_format != given.scale_format or not torch.equal(grid.scale_format.round(grid.scale), grid.scale):
+        raise CellError(f"layer {layer.name!r} has scales that {given.scale_format.name} cannot hold")

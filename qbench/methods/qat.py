@@ -15,7 +15,7 @@ from qbench.methods.distillation import distilled_loss
 from qbench.methods.latent import QuantizedWeight
 from qbench.methods.problem import Problem, Solution, TargetLayer
 from qbench.methods.training import Training
-from qbench.quant.affine import AffineGrid
+from qbench.quant.block_grid import BlockGrid
 from qbench.quant.fused import block_sums, pass_inside, step_size_gradients
 from qbench.quantizers.layout import choose_grid
 
@@ -51,7 +51,7 @@ class StraightThroughWeight(QuantizedWeight):
                 "(allowed here: scale: frozen)"
             )
 
-    def grid(self) -> AffineGrid:
+    def grid(self) -> BlockGrid:
         """Return the grid that the last weight written lies on."""
         return self._grid
 
@@ -89,8 +89,7 @@ class LearnedStepWeight(QuantizedWeight):
     def __init__(self, layer: TargetLayer, options: LearnedStepSize) -> None:
         super().__init__(layer, options)
         levels, first = layer.grid.levels, layer.grid.scale.clone()
-        # On an unsigned grid with a zero point, the reach of the levels on either side is about half of them.
-        reach = levels.quant_max if levels.symmetric else 2 ** (levels.bits - 1) - 1
+        reach = levels.reach
         if options.init == "lsq":
             shared = block_sums(torch.ones_like(self._matrix), layer.grid)
             mean = block_sums(self._matrix.abs(), layer.grid) / shared
@@ -101,7 +100,7 @@ class LearnedStepWeight(QuantizedWeight):
         self._least = first * 1e-3
         self._rate = options.step_size_learning_rate or options.learning_rate * float(first.mean())
 
-    def grid(self) -> AffineGrid:
+    def grid(self) -> BlockGrid:
         """Return the grid at the step sizes as they are now."""
         return self.layer.grid.with_scale(self.step_size.detach())
 
@@ -115,7 +114,9 @@ class LearnedStepWeight(QuantizedWeight):
         of_frozen = None
         if frozen is not None:
             # A frozen weight is its level times the step size: it has no rounding error that could change.
-            multiples = (self._matrix / grid.by_column(self._matrix.shape[1])[0]).round_()
+            scale, snapping = grid.on_matrix(self._matrix)
+            multiples = self._matrix / scale
+            snapping.snap(multiples, out=multiples)
             of_frozen = block_sums(multiples * gradient.masked_fill(~frozen, 0.0), grid)
             gradient = gradient.masked_fill(frozen, 0.0)
         gradient, by_step = step_size_gradients(self._matrix, gradient, grid, gradient)
@@ -164,5 +165,5 @@ def train(problem: Problem, options: QuantizationAwareTraining, weights: Sequenc
     )
 
 
-def _owned(grid: AffineGrid) -> AffineGrid:
+def _owned(grid: BlockGrid) -> BlockGrid:
     return grid.with_scale(grid.scale.clone())

@@ -34,7 +34,7 @@ class QuantizationAwareTraining(WeightTraining, Method):
         "qbench.methods.distillation",
         "qbench.methods.oscillation",
         "qbench.methods.qat",
-        "qbench.quant.affine",
+        "qbench.quant.block_grid",
         "qbench.quant.fused",
         "qbench.quant.grid",
     )

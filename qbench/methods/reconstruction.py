@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from qbench.methods.block_calls import Rest, calls_of, run
 from qbench.methods.problem import Block, Problem
 from qbench.methods.working_block import WorkingBlock
-from qbench.quant.affine import fake_quantize
+from qbench.quant.block_grid import fake_quantize
 
 
 @dataclass(frozen=True)

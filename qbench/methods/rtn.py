@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 class RoundToNearest(Method):
     """Round to nearest; sees no data."""
 
-    sources: ClassVar[tuple[str, ...]] = ("qbench.quant.affine",)
+    sources: ClassVar[tuple[str, ...]] = ("qbench.quant.block_grid",)
 
     def solve(self, problem: Problem) -> Solution:
         """Return the nearest codes of every layer; see `Method.solve`."""
         from qbench.methods.problem import LayerSolution, Solution
-        from qbench.quant.affine import quantize
+        from qbench.quant.block_grid import quantize
 
         layers = {
             layer.name: LayerSolution(quantize(layer.matrix(), layer.grid), layer.grid) for layer in problem.layers

@@ -120,7 +120,9 @@ def input_groups_of(problem: Problem) -> list[list[list[TargetLayer]]]:
             groups: dict[tuple[object, ...], list[TargetLayer]] = groups,
         ) -> None:
             keep.append(x)
-            groups.setdefault((id(x), *input_key(layer.module)), []).append(layer)
+            # Layers on other levels (a first layer that keeps 8 bits) are solved apart.
+            key = (id(x), *input_key(layer.module), layer.grid.levels, layer.grid.group_size)
+            groups.setdefault(key, []).append(layer)
 
         with ExitStack() as stack:
             for layer in block.layers:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from qbench.quant.affine import AffineGrid
+from qbench.quant.block_grid import BlockGrid
 
 # h(V) = clip(sigmoid(V) * (ZETA - GAMMA) + GAMMA, 0, 1)
 ZETA, GAMMA = 1.1, -0.1
@@ -66,7 +66,7 @@ class Neighbours:
     base, rise : Tensor of shape (..., rows, n)
         The lower level's value, and what the upper one is above it: a step, or 0.
     fraction : Tensor of shape (..., rows, n)
-        Where the weight lies between two multiples of the step, from 0 to 1.
+        Where the weight lies between the two, from 0 to 1.
     """
 
     down: Tensor
@@ -76,14 +76,21 @@ class Neighbours:
     fraction: Tensor
 
     @classmethod
-    def of(cls, weight: Tensor, grid: AffineGrid) -> Neighbours:
+    def of(cls, weight: Tensor, grid: BlockGrid) -> Neighbours:
         """Return the neighbours of weights of shape (..., rows, n)."""
         levels, weight = grid.levels, weight.contiguous()
-        scale, zero_point = grid.by_column(weight.shape[-1])
+        scale, snapping = grid.on_matrix(weight)
         position = weight / scale
-        floor = position.floor()
-        down, up = ((floor + shift + zero_point).clamp(levels.quant_min, levels.quant_max) for shift in (0, 1))
-        return cls(down, up, (down - zero_point) * scale, (up - down) * scale, position - floor)
+        nearest = snapping.snap(position, out=torch.empty_like(position))
+        below = nearest <= position
+        code = snapping.codes(nearest)
+        down = torch.where(below, code, code - 1).clamp_(min=levels.quant_min)
+        up = torch.where(below, code + 1, code).clamp_(max=levels.quant_max)
+        lower, upper = snapping.values(down), snapping.values(up)
+        gap = upper - lower
+        # Beyond the last level there is no gap: any fraction does.
+        fraction = torch.where(gap > 0, (position - lower) / gap, 0.0)
+        return cls(down, up, lower * scale, gap * scale, fraction)
 
     def start(self) -> Tensor:
         """Return the V at which the soft weight is the weight itself."""

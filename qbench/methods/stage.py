@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from qbench.methods.matrices import input_groups
 from qbench.methods.problem import TargetLayer
-from qbench.quant.affine import AffineGrid, stack_rows
+from qbench.quant.block_grid import BlockGrid, stack_rows
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Stage:
         """Return the weights as they are now, of shape (stacks, rows, n), in float32."""
         return torch.cat([_stacked(part) for part in self.parts])
 
-    def grid(self) -> AffineGrid:
+    def grid(self) -> BlockGrid:
         """Return the grids of all layers, with scales of shape (stacks, rows, n_groups)."""
         parts = []
         for part in self.parts:
@@ -95,7 +95,8 @@ class Stage:
         if len(parts) == 1:
             return parts[0]
         scale, zero_point = (torch.cat([getattr(one, name) for one in parts]) for name in ("scale", "zero_point"))
-        return AffineGrid(parts[0].levels, scale, zero_point, parts[0].group_size)
+        tables = [one.table for one in parts if one.table is not None]
+        return replace(parts[0], scale=scale, zero_point=zero_point, table=torch.cat(tables) if tables else None)
 
     def wholly(self, silent: Tensor) -> Tensor:
         """Return where a whole part is silent, given which matrices are, both of shape (stacks,)."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from qbench.methods.problem import LayerSolution
 from qbench.methods.stage import Gram, Stage
-from qbench.quant.affine import AffineGrid, dequantize, fake_quantize
+from qbench.quant.block_grid import BlockGrid, dequantize, fake_quantize
 
 NO_INPUT = "rtn: all inputs of the layer are 0"
 """The fallback of a layer that no method can learn anything of."""
@@ -49,7 +49,7 @@ def layer_solutions(
     weight: Tensor,
     codes: Tensor,
     *,
-    chosen: AffineGrid | None = None,
+    chosen: BlockGrid | None = None,
     details: dict[str, Tensor] | None = None,
     damping: Tensor | None = None,
     fallback: list[str | None] | None = None,
@@ -65,7 +65,7 @@ def layer_solutions(
         Full-precision weights.
     codes : Tensor of shape (stacks, rows, n)
         The method's codes.
-    chosen : AffineGrid, optional
+    chosen : BlockGrid, optional
         What the codes stand for where the method chose scales of its own, with scales of shape (stacks, rows,
         n_groups); by default the stage's grid.
     details : dict of str to Tensor of shape (stacks,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from qbench.methods.qat_options import QuantizationAwareTraining
+from qbench.spec import Spec
 
 if TYPE_CHECKING:
     from qbench.methods.problem import Problem, Solution
@@ -30,6 +31,12 @@ class StraightThroughQAT(QuantizationAwareTraining):
 
     scale: Literal["frozen", "dynamic"] = "frozen"
     gradient: Literal["identity", "masked"] = "identity"
+
+    def refuses_grid(self, quantizer: Spec) -> str | None:
+        """Return why a grid cannot be chosen again in training, where it is to be; see `Spec.refuses_grid`."""
+        if self.scale == "dynamic" and getattr(quantizer, "sees_inputs", False):
+            return f"scale: dynamic chooses the grid from the weights alone, and {quantizer.name} needs inputs too"
+        return None
 
     def solve(self, problem: Problem) -> Solution:
         """Return the nearest codes of the trained latent weights; see `Method.solve`."""

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from qbench.quant.affine import AffineGrid
+from qbench.quant.block_grid import BlockGrid
+from qbench.quant.snapping import Snapping
 
 # A band of float32 is 1 MiB: small enough for a core's share of the cache together with the two or three it is worked
 # on with, large enough that starting an operation costs little and threads find pieces of 2^15 to share.
@@ -31,22 +32,22 @@ _clipped = torch.ops.aten.hardtanh_backward.grad_input
 class _Cut:
     """A matrix with its grid, shaped so that a scale meets its weights by broadcasting; first dimension: rows."""
 
-    grid: AffineGrid
+    grid: BlockGrid
     columns: int
     scale: Tensor
-    zero_point: Tensor | None
+    snapping: Snapping
     grouped: bool
 
     @classmethod
-    def of(cls, weight: Tensor, grid: AffineGrid) -> _Cut:
+    def of(cls, weight: Tensor, grid: BlockGrid) -> _Cut:
         columns, groups = weight.shape[1], grid.scale.shape[1]
         grouped = groups > 1 and groups * grid.group_size == columns
         if grouped:
-            scale, zero_point = grid.scale.unsqueeze(-1), grid.zero_point.unsqueeze(-1)
+            parts = (grid.over_rows(part, len(weight)) for part in (grid.scale, grid.zero_point))
+            scale, zero_point = (part.unsqueeze(-1) for part in parts)
         else:
-            scale, zero_point = grid.by_column(columns)
-        has_zero_point = len(grid.levels.zero_points) > 1
-        return cls(grid, columns, scale, zero_point if has_zero_point else None, grouped)
+            scale, zero_point = grid.by_column(columns, len(weight))
+        return cls(grid, columns, scale, grid.levels.snapping(zero_point, grid.table), grouped)
 
     def shape(self, matrix: Tensor) -> Tensor:
         return matrix.unflatten(1, (-1, self.grid.group_size)) if self.grouped else matrix
@@ -59,17 +60,15 @@ class _Cut:
         rows, height = len(weight), max(1, _BAND // self.columns)
         return (slice(start, min(start + height, rows)) for start in range(0, rows, height))
 
-    def of_rows(self, band: slice | None, parameter: Tensor) -> Tensor:
-        return parameter if band is None or parameter.shape[0] == 1 else parameter[band]
+    def at(self, band: slice | None) -> tuple[Tensor, Snapping]:
+        """Return scale and levels of a band."""
+        if band is None:
+            return self.scale, self.snapping
 
-    def clip(self, levels: Tensor, band: slice | None) -> Tensor:
-        low, high = self.grid.levels.quant_min, self.grid.levels.quant_max
-        if self.zero_point is None:
-            return levels.clamp_(low, high)
-        zero_point = self.of_rows(band, self.zero_point)
-        # Two bounds a row in one clamp would leave the vector units.
-        torch.maximum(levels, low - zero_point, out=levels)
-        return torch.minimum(levels, high - zero_point, out=levels)
+        def rows(parameter: Tensor) -> Tensor:
+            return parameter if parameter.shape[0] == 1 else parameter[band]
+
+        return rows(self.scale), self.snapping.at(rows)
 
     def sums_of_rows(self, products: Tensor) -> Tensor:
         """Add up each row of a band by groups: (rows, n_groups)."""
@@ -81,7 +80,13 @@ class _Cut:
 
     def sums(self, of_rows: Tensor) -> Tensor:
         """Add up rows that share a scale: the shape of the scale."""
-        return of_rows if self.grid.scale.shape[0] == of_rows.shape[0] else of_rows.sum(dim=0, keepdim=True)
+        blocks, height = self.grid.scale.shape[0], self.grid.block_rows
+        if blocks == 1:
+            return of_rows.sum(dim=0, keepdim=True)
+        if height == 1:
+            return of_rows
+        missing = blocks * height - of_rows.shape[0]
+        return functional.pad(of_rows, (0, 0, 0, missing)).view(blocks, height, -1).sum(dim=1)
 
 
 def _rows(matrix: Tensor, band: slice | None) -> Tensor:
@@ -93,14 +98,14 @@ def _space(scratch: Tensor, band: slice | None) -> Tensor:
 
 
 @torch.no_grad()
-def round_to_levels(weight: Tensor, grid: AffineGrid, out: Tensor) -> Tensor:
+def round_to_levels(weight: Tensor, grid: BlockGrid, out: Tensor) -> Tensor:
     """Write the nearest representable value of each weight.
 
     Parameters
     ----------
     weight : Tensor of shape (rows, columns)
         Floating point.
-    grid : AffineGrid
+    grid : BlockGrid
         The grid, of the weight's type.
     out : Tensor of shape (rows, columns)
         Of any floating-point type; may be the weight itself.
@@ -108,7 +113,7 @@ def round_to_levels(weight: Tensor, grid: AffineGrid, out: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (rows, columns)
-        `out`: what `qbench.quant.affine.fake_quantize` gives, cast to the type of `out`.
+        `out`: what `qbench.quant.block_grid.fake_quantize` gives, cast to the type of `out`.
     """
     cut = _Cut.of(weight, grid)
     source, target = cut.shape(weight), cut.shape(out)
@@ -120,16 +125,16 @@ def round_to_levels(weight: Tensor, grid: AffineGrid, out: Tensor) -> Tensor:
         else:
             scratch = torch.empty_like(_rows(source, band)) if scratch is None else scratch
             levels = _space(scratch, band)
-        scale = cut.of_rows(band, cut.scale)
+        scale, snapping = cut.at(band)
         torch.div(_rows(source, band), scale, out=levels)
-        cut.clip(levels.round_(), band).mul_(scale)
+        snapping.snap(levels, out=levels).mul_(scale)
         if levels is not part:
             part.copy_(levels)
     return out
 
 
 @torch.no_grad()
-def pass_inside(weight: Tensor, gradient: Tensor, grid: AffineGrid, out: Tensor) -> Tensor:
+def pass_inside(weight: Tensor, gradient: Tensor, grid: BlockGrid, out: Tensor) -> Tensor:
     """Write the gradient of each weight within the range, ends included, and 0 where it is clipped.
 
     Parameters
@@ -138,8 +143,9 @@ def pass_inside(weight: Tensor, gradient: Tensor, grid: AffineGrid, out: Tensor)
         The latent weight.
     gradient : Tensor of shape (rows, columns)
         With respect to the quantized weight, of the weight's type.
-    grid : AffineGrid
-        A weight counts as clipped when ``w / s + z`` is below ``q_min`` or above ``q_max``, before rounding.
+    grid : BlockGrid
+        A weight counts as clipped when ``w / s + z`` is below ``q_min`` or above ``q_max``, before rounding; on a table
+        of levels beyond its reach, on a codebook beyond its ends.
     out : Tensor of shape (rows, columns)
         Of the weight's type; may be the gradient itself.
 
@@ -150,27 +156,27 @@ def pass_inside(weight: Tensor, gradient: Tensor, grid: AffineGrid, out: Tensor)
     """
     cut = _Cut.of(weight, grid)
     source, upstream, target = cut.shape(weight), cut.shape(gradient), cut.shape(out)
-    low, high = (_beyond(end, weight.dtype) for end in (-grid.levels.quant_min, grid.levels.quant_max))
+    low, high = (_beyond(end, weight.dtype) for end in (-cut.snapping.bounds[0], cut.snapping.bounds[1]))
     scratch: Tensor | None = None
     for band in cut.bands(weight):
         part = _rows(source, band)
         scratch = torch.empty_like(part) if scratch is None else scratch
-        position = torch.div(part, cut.of_rows(band, cut.scale), out=_space(scratch, band))
-        if cut.zero_point is not None:
-            position.add_(cut.of_rows(band, cut.zero_point))
+        scale, snapping = cut.at(band)
+        position = torch.div(part, scale, out=_space(scratch, band))
+        position = snapping.shifted(position, out=position)
         _clipped(_rows(upstream, band), position, -low, high, grad_input=_rows(target, band))
     return out
 
 
-def _beyond(end: int, dtype: torch.dtype) -> float:
+def _beyond(end: float, dtype: torch.dtype) -> float:
     """Return the least number above the end of a range, so that a comparison that leaves ends out lets it in."""
     if end == 0:
         return _SMALLEST
-    return float(torch.nextafter(torch.tensor(float(end), dtype=dtype), torch.tensor(torch.inf, dtype=dtype)))
+    return float(torch.nextafter(torch.tensor(end, dtype=dtype), torch.tensor(torch.inf, dtype=dtype)))
 
 
 @torch.no_grad()
-def step_size_gradients(weight: Tensor, gradient: Tensor, grid: AffineGrid, out: Tensor) -> tuple[Tensor, Tensor]:
+def step_size_gradients(weight: Tensor, gradient: Tensor, grid: BlockGrid, out: Tensor) -> tuple[Tensor, Tensor]:
     """Return LSQ's gradients of weight and step size (Esser et al., 2020, equations 3 and 5), before any gain.
 
     Parameters
@@ -179,7 +185,7 @@ def step_size_gradients(weight: Tensor, gradient: Tensor, grid: AffineGrid, out:
         The latent weight.
     gradient : Tensor of shape (rows, columns)
         With respect to the quantized weight, of the weight's type.
-    grid : AffineGrid
+    grid : BlockGrid
         At the present step sizes.
     out : Tensor of shape (rows, columns)
         Takes the weight's gradient; of the weight's type, may be the gradient itself.
@@ -196,19 +202,18 @@ def step_size_gradients(weight: Tensor, gradient: Tensor, grid: AffineGrid, out:
     """
     cut = _Cut.of(weight, grid)
     source, upstream, target = cut.shape(weight), cut.shape(gradient), cut.shape(out)
-    low, high = grid.levels.quant_min, grid.levels.quant_max
+    low, high = cut.snapping.bounds
     sums: list[Tensor] = []
     scratch: list[Tensor] = []
     for band in cut.bands(weight):
         part, arriving = _rows(source, band), _rows(upstream, band)
         scratch = scratch or [torch.empty_like(part) for _ in range(3)]
         ratio, slope, third = (_space(one, band) for one in scratch)
-        torch.div(part, cut.of_rows(band, cut.scale), out=ratio)
-        cut.clip(torch.round(ratio, out=slope), band)
-        position, inside = ratio, third
-        if cut.zero_point is not None:
-            position = torch.add(ratio, cut.of_rows(band, cut.zero_point), out=third)
-            inside = ratio
+        scale, snapping = cut.at(band)
+        torch.div(part, scale, out=ratio)
+        snapping.snap(ratio, out=slope)
+        position = snapping.shifted(ratio, out=third)
+        inside = third if position is ratio else ratio
         _clipped(ratio, position, low, high, grad_input=inside)
         sums.append(cut.sums_of_rows(slope.sub_(inside).mul_(arriving)))
         # Last, since the gradient may be overwritten here.
@@ -216,7 +221,7 @@ def step_size_gradients(weight: Tensor, gradient: Tensor, grid: AffineGrid, out:
     return out, cut.sums(sums[0] if len(sums) == 1 else torch.cat(sums))
 
 
-def block_sums(matrix: Tensor, grid: AffineGrid) -> Tensor:
+def block_sums(matrix: Tensor, grid: BlockGrid) -> Tensor:
     """Return the sums of a matrix of shape (rows, columns) over the weights that share a scale, in its shape."""
     cut = _Cut.of(matrix, grid)
     return cut.sums(cut.sums_of_rows(cut.shape(matrix)))

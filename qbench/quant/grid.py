@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from qbench.errors import QBenchError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qbench.quant.snapping import IntegerSnapping
 
 Convention = Literal["full_range", "narrow_range", "larger_side"]
 """How a symmetric grid of 2^b codes lies over a range [-a, a]; see `IntegerGrid`."""
@@ -16,11 +23,18 @@ class IntegerGrid:
     Attributes
     ----------
     bits : int
-        Bits a code, 2 to 8.
+        Bits a code, 1 to 8.
     symmetric : bool
         Signed levels around 0, or unsigned levels ``0 .. 2^b-1`` with a zero point.
     convention : str
         What a symmetric grid does with its odd level; without meaning on an asymmetric one.
+    real_zero_point : bool
+        Whether the zero point of an asymmetric grid may lie between two levels; then 0 is no level.
+
+    Raises
+    ------
+    QBenchError
+        A narrow range of 1 bit, whose only level is 0, or a real zero point on a symmetric grid.
 
     Notes
     -----
@@ -46,6 +60,13 @@ class IntegerGrid:
     bits: int
     symmetric: bool
     convention: Convention = "full_range"
+    real_zero_point: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bits == 1 and self.symmetric and self.convention == "narrow_range":
+            raise QBenchError("a narrow_range grid of 1 bit has one level, 0 (allowed: 2 bits or more)")
+        if self.real_zero_point and self.symmetric:
+            raise QBenchError("a symmetric grid has no zero point that could be real")
 
     @property
     def quant_min(self) -> int:
@@ -60,8 +81,13 @@ class IntegerGrid:
         return (1 << (self.bits - 1)) - 1 if self.symmetric else (1 << self.bits) - 1
 
     @property
+    def count(self) -> int:
+        """Number of levels."""
+        return self.quant_max - self.quant_min + 1
+
+    @property
     def zero_points(self) -> range:
-        """The zero points that a block may have."""
+        """The zero points that a block may have; whole ones only, unless `real_zero_point`."""
         if not self.symmetric:
             return range(self.quant_min, self.quant_max + 1)
         return range(-1, 1) if self.convention == "larger_side" else range(1)
@@ -69,8 +95,21 @@ class IntegerGrid:
     @property
     def zero_point_bits(self) -> int:
         """Bits needed to store a zero point."""
-        return (len(self.zero_points) - 1).bit_length()
+        return 32 if self.real_zero_point else (len(self.zero_points) - 1).bit_length()
+
+    @property
+    def reach(self) -> float:
+        """Levels on either side of 0, about half of all of them on an unsigned grid; at least 1."""
+        return max(1, self.quant_max if self.symmetric else 2 ** (self.bits - 1) - 1)
+
+    def snapping(self, zero_point: Tensor, table: Tensor | None = None) -> IntegerSnapping:
+        """Return the levels at given zero points; see `qbench.quant.snapping`."""
+        from qbench.quant.snapping import IntegerSnapping
+
+        return IntegerSnapping.of(self, zero_point)
 
     def describe(self) -> str:
         """Return the convention by name, for records and tables."""
-        return f"symmetric {self.convention}" if self.symmetric else "asymmetric min-max with integer zero point"
+        if self.symmetric:
+            return f"symmetric {self.convention}"
+        return f"asymmetric min-max with {'real' if self.real_zero_point else 'integer'} zero point"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qbench.quant.grid import IntegerGrid
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qbench.quant.grid import IntegerGrid
+    from qbench.quant.levels import Levels
 
 
 @dataclass(frozen=True)
@@ -19,36 +21,47 @@ class QParams:
     ----------
     scale : Tensor of shape (n_blocks, 1)
         Distance between neighbouring levels; positive.
-    zero_point : Tensor of shape (n_blocks, 1)
-        The level that stands for 0, an integer in floating-point form, one of `IntegerGrid.zero_points`.
+    zero_point : Tensor of shape (n_blocks, 1), optional
+        The level that stands for 0, an integer in floating-point form, one of the `zero_points` of the levels; None
+        for 0.
     """
 
     scale: Tensor
-    zero_point: Tensor
+    zero_point: Tensor | None = None
+
+    def zero_points(self) -> Tensor:
+        """Return the zero points, 0 where there are none."""
+        return self.scale * 0 if self.zero_point is None else self.zero_point
 
     @classmethod
-    def from_range(cls, low: Tensor, high: Tensor, grid: IntegerGrid) -> QParams:
+    def from_range(cls, low: Tensor, high: Tensor, grid: Levels) -> QParams:
         """Lay a grid over a range, so that zero is a level.
 
         Parameters
         ----------
         low, high : Tensor of shape (n_blocks, 1)
             The range; widened to hold 0. A range that is nothing but 0 becomes [-1, 1].
-        grid : IntegerGrid
-            Symmetric grids take the larger of ``|low|`` and ``|high|`` as both ends.
+        grid : Levels
+            Symmetric integers and tables take the larger of ``|low|`` and ``|high|`` as both ends.
 
         Notes
         -----
         Asymmetric: ``scale = (high - low) / (2^b - 1)``, ``zero_point = round(-low / scale)``. Symmetric: see
-        `IntegerGrid`. A row without negative values keeps its whole upper half (GPTQ's reference code clips it).
+        `IntegerGrid`. Tables: ``scale = a / reach``. A row without negative values keeps its whole upper half (GPTQ's
+        reference code clips it).
         """
         low, high = low.clamp(max=0), high.clamp(min=0)
         empty = (low == 0) & (high == 0)
         low, high = low.masked_fill(empty, -1.0), high.masked_fill(empty, 1.0)
+        if not isinstance(grid, IntegerGrid):
+            return cls(((-low).maximum(high) / grid.reach).clamp(min=_SMALLEST_NORMAL))
         if not grid.symmetric:
             steps = 2**grid.bits - 1
             scale = (high / steps - low / steps).clamp(min=_SMALLEST_NORMAL)
-            return cls(scale, (-low / scale).round().clamp(grid.quant_min, grid.quant_max))
+            zero_point = -low / scale
+            if not grid.real_zero_point:
+                zero_point = zero_point.round().clamp(grid.quant_min, grid.quant_max)
+            return cls(scale, zero_point)
         largest = (-low).maximum(high)
         if grid.convention == "full_range":
             # Dividing first keeps a range near the largest float from overflowing when doubled.

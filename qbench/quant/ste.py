@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qbench.quant.affine import AffineGrid
+from qbench.quant.block_grid import BlockGrid
 from qbench.quant.fused import pass_inside, round_to_levels, step_size_gradients
 
 
 class _FakeQuantizeSTE(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, grid: AffineGrid, masked: bool) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, grid: BlockGrid, masked: bool) -> Tensor:
         if masked:
             ctx.save_for_backward(weight)
         ctx.grid, ctx.masked = grid, masked
@@ -31,14 +31,14 @@ class _FakeQuantizeSTE(torch.autograd.Function):
         return grad, None, None
 
 
-def fake_quantize_ste(weight: Tensor, grid: AffineGrid, *, masked: bool) -> Tensor:
+def fake_quantize_ste(weight: Tensor, grid: BlockGrid, *, masked: bool) -> Tensor:
     """Round to nearest in the forward pass; pass the gradient straight through in the backward pass.
 
     Parameters
     ----------
     weight : Tensor of shape (rows, columns)
         Latent weight, of the grid's floating-point type.
-    grid : AffineGrid
+    grid : BlockGrid
         Fixed grid.
     masked : bool
         Whether clipped weights get no gradient (Bengio et al., 2013, arXiv:1308.3432); without the mask the backward
@@ -60,7 +60,7 @@ def fake_quantize_ste(weight: Tensor, grid: AffineGrid, *, masked: bool) -> Tens
 
 class _FakeQuantizeLSQ(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: Tensor, grid: AffineGrid, gain: float) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, grid: BlockGrid, gain: float) -> Tensor:
         ctx.save_for_backward(weight, scale)
         ctx.grid, ctx.gain = grid, gain
         return round_to_levels(weight, grid.with_scale(scale), torch.empty_like(weight))
@@ -72,7 +72,7 @@ class _FakeQuantizeLSQ(torch.autograd.Function):
         return by_weight, by_step.mul_(ctx.gain), None, None
 
 
-def fake_quantize_lsq(weight: Tensor, scale: Tensor, grid: AffineGrid, gain: float) -> Tensor:
+def fake_quantize_lsq(weight: Tensor, scale: Tensor, grid: BlockGrid, gain: float) -> Tensor:
     """Round to nearest with a learned step size (Esser et al., 2020, arXiv:1902.08153, equations 1-3).
 
     Parameters
@@ -81,7 +81,7 @@ def fake_quantize_lsq(weight: Tensor, scale: Tensor, grid: AffineGrid, gain: flo
         Latent weight; clipped weights get no gradient.
     scale : Tensor of shape (1 or rows, n_groups)
         Step sizes; gets the gradient of equation 3 times `gain`.
-    grid : AffineGrid
+    grid : BlockGrid
         Levels and zero points; its own scale is not used.
     gain : float
         The gradient scale g.

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qbench.quant.qparams import QParams
-from qbench.quantizers.base import Quantizer
+from qbench.quantizers.base import IntegerQuantizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qbench.quant.grid import IntegerGrid
+    from qbench.quant.levels import Levels
 
 
-class AbsMax(Quantizer):
+class AbsMax(IntegerQuantizer):
     """No weight is clipped: the range is the block's minimum to maximum (symmetric: its largest magnitude)."""
 
-    def choose_qparams(self, blocks: Tensor, grid: IntegerGrid) -> QParams:
+    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
         """Return the parameters of the block's full range; shapes as in `Quantizer.choose_qparams`."""
         low, high = blocks.aminmax(dim=1, keepdim=True)
         return QParams.from_range(low, high, grid)

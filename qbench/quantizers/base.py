@@ -2,73 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, PositiveInt, model_validator
+from pydantic import model_validator
 
-from qbench.quant.grid import Convention
+from qbench.quant.grid import Convention, IntegerGrid
+from qbench.quantizers.granularity import Granularity, GranularityField
 from qbench.spec import Spec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qbench.quant.grid import IntegerGrid
+    from qbench.quant.levels import Levels
     from qbench.quant.qparams import QParams
+    from qbench.quant.scale_format import ScaleFormat
 
-
-class Granularity(BaseModel):
-    """Which weights share one scale.
-
-    Attributes
-    ----------
-    kind : str
-        ``per_tensor``: one scale a weight; ``per_channel``: one a row; ``per_group``: one for each `group_size`
-        consecutive inputs of a row (the last group of a row may be shorter).
-    group_size : int or None
-        Inputs a group; only with ``per_group``.
-
-    Examples
-    --------
-    A weight of shape (256, 344) gets scales of shape (1, 1), (256, 1), and with groups of 64 (256, 6).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["per_tensor", "per_channel", "per_group"]
-    group_size: PositiveInt | None = None
-
-    @model_validator(mode="after")
-    def _groups_have_a_size(self) -> Granularity:
-        if (self.kind == "per_group") != (self.group_size is not None):
-            raise ValueError("group_size belongs to per_group, and per_group needs it")
-        return self
-
-    def __str__(self) -> str:
-        return self.kind if self.group_size is None else f"g{self.group_size}"
-
-
-def _parse_granularity(value: Any) -> Any:
-    if isinstance(value, Granularity):
-        return value
-    if value in ("per_tensor", "per_channel"):
-        return Granularity(kind=value)
-    if (
-        isinstance(value, dict)
-        and set(value) == {"per_group"}
-        and type(value["per_group"]) is int
-        and value["per_group"] > 0
-    ):
-        return Granularity(kind="per_group", group_size=value["per_group"])
-    raise ValueError(
-        f"{value!r} is not a granularity (allowed: per_tensor, per_channel, {{per_group: N}} with N at least 1)"
-    )
-
-
-def _dump_granularity(value: Granularity) -> Any:
-    return value.kind if value.group_size is None else {value.kind: value.group_size}
-
-
-GranularityField = Annotated[Granularity, BeforeValidator(_parse_granularity), PlainSerializer(_dump_granularity)]
+ALL_BITS = range(1, 9)
 
 
 class Quantizer(Spec):
@@ -78,6 +27,113 @@ class Quantizer(Spec):
     ----------
     granularity : Granularity
         Which weights share a scale; blocks are cut by the caller.
+    first_last : str
+        What becomes of the first and the last of the quantized layers, in forward order: ``same`` as the others;
+        ``8bit``, on the same grid in 8 bits; ``float``, left in floating point and counted so in effective bits.
+    allowed_bits : sequence of int
+        The bits that its grid has; a cell with others is skipped.
+    fixed_scales : str or None
+        Why step sizes cannot be learned on this grid; None where they can. Cells of methods that learn them are
+        skipped with this reason.
+    shares_scale_unit : bool
+        Whether a scale is stored relative to the other scales of the weight, so that none can be chosen alone.
+    sees_inputs : bool
+        Whether `choose_qparams` is also given ``importance``, the second moments ``E[x_j^2]`` of the inputs that the
+        weights of a block meet, in the shape of the blocks.
+    """
+
+    sources: ClassVar[tuple[str, ...]] = (
+        "qbench.quant.block_grid",
+        "qbench.quant.grid",
+        "qbench.quant.levels",
+        "qbench.quant.packing",
+        "qbench.quant.qparams",
+        "qbench.quant.scale_format",
+        "qbench.quant.snapping",
+        "qbench.quantizers.granularity",
+        "qbench.quantizers.layout",
+    )
+    allowed_bits: ClassVar[range | tuple[int, ...]] = range(2, 9)
+    fixed_scales: ClassVar[str | None] = None
+    shares_scale_unit: ClassVar[bool] = False
+    sees_inputs: ClassVar[bool] = False
+
+    granularity: GranularityField = Granularity(kind="per_channel")
+    first_last: Literal["same", "8bit", "float"] = "same"
+
+    def label(self) -> str:
+        """Return the name with granularity and every other option that is not at its default."""
+        options = [str(self.granularity), *self.changed_options(but={"granularity"})]
+        return f"{self.name}[{','.join(options)}]"
+
+    def refuses(self, bits: int) -> str | None:
+        """Return why there is no grid of that many bits; None where there is one."""
+        if bits in self.allowed_bits:
+            return None
+        allowed = self.allowed_bits
+        listed = (
+            f"{allowed[0]} to {allowed[-1]}"
+            if len(allowed) > 2 and isinstance(allowed, range)
+            else " or ".join(str(number) for number in allowed)
+        )
+        return f"{self.name} has no grid of {bits} {'bit' if bits == 1 else 'bits'} (allowed: {listed})"
+
+    def levels(self, bits: int) -> Levels:
+        """Return the levels of a code; by default the signed integers, see `qbench.quant.grid.IntegerGrid`."""
+        return IntegerGrid(bits, symmetric=True)
+
+    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
+        """Choose scale and zero point of each block.
+
+        Parameters
+        ----------
+        blocks : Tensor of shape (n_blocks, block_numel), float32
+            Weights that share a scale, a block a row.
+        grid : Levels
+            The levels to be scaled, those of `levels`.
+
+        Returns
+        -------
+        QParams
+            Scale and zero point of shape (n_blocks, 1).
+        """
+        raise NotImplementedError
+
+    def choose_table(self, blocks: Tensor, grid: Levels) -> Tensor:
+        """Choose the levels of each block; asked in place of `choose_qparams` where the levels are a `Codebook`.
+
+        Parameters
+        ----------
+        blocks : Tensor of shape (n_blocks, block_numel), float32
+            Weights that share their levels, a block a row.
+        grid : Codebook
+            Tells how many there are.
+
+        Returns
+        -------
+        Tensor of shape (n_blocks, 2^bits)
+            Rising in each row.
+        """
+        raise NotImplementedError
+
+    def scale_format(self, scale: Tensor) -> ScaleFormat:
+        """Return what scales are stored in; they are rounded to it.
+
+        Parameters
+        ----------
+        scale : Tensor of shape (row blocks, n_groups)
+            All scales of a weight as they were chosen.
+        """
+        from qbench.quant.scale_format import FLOAT32
+
+        return FLOAT32
+
+
+class IntegerQuantizer(Quantizer):
+    """Base of the quantizers with integer levels, of either symmetry and any convention.
+
+    Attributes
+    ----------
     symmetric : bool
         Whether the levels lie around 0; otherwise they follow the block's range with a zero point.
     convention : str
@@ -85,14 +141,8 @@ class Quantizer(Spec):
         `qbench.quant.grid.IntegerGrid`). 2-bit numbers of different conventions do not compare.
     """
 
-    sources: ClassVar[tuple[str, ...]] = (
-        "qbench.quant.affine",
-        "qbench.quant.grid",
-        "qbench.quant.qparams",
-        "qbench.quantizers.layout",
-    )
+    allowed_bits: ClassVar[range | tuple[int, ...]] = ALL_BITS
 
-    granularity: GranularityField = Granularity(kind="per_channel")
     symmetric: bool = True
     convention: Convention = "full_range"
 
@@ -108,19 +158,15 @@ class Quantizer(Spec):
         options += self.changed_options(but={"granularity", "symmetric"})
         return f"{self.name}[{','.join(options)}]"
 
-    def choose_qparams(self, blocks: Tensor, grid: IntegerGrid) -> QParams:
-        """Choose scale and zero point of each block.
+    def refuses(self, bits: int) -> str | None:
+        """Return why there is no grid of that many bits; see `Quantizer.refuses`."""
+        if bits == 1 and self.symmetric and self.convention != "larger_side":
+            return (
+                f"a symmetric integer grid has levels on one side of 0 only at 1 bit (allowed: symmetric: false, "
+                f"convention: larger_side, or the quantizer binary), and {self.name} is symmetric"
+            )
+        return super().refuses(bits)
 
-        Parameters
-        ----------
-        blocks : Tensor of shape (n_blocks, block_numel), float32
-            Weights that share a scale, a block a row.
-        grid : IntegerGrid
-            The levels to be scaled.
-
-        Returns
-        -------
-        QParams
-            Scale and zero point of shape (n_blocks, 1).
-        """
-        raise NotImplementedError
+    def levels(self, bits: int) -> Levels:
+        """Return the integers of the asked symmetry and convention."""
+        return IntegerGrid(bits, self.symmetric, self.convention)

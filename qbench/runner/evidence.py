@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from safetensors.torch import save
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from qbench.errors import CellError
 from qbench.methods.problem import LayerSolution, Problem, Solution
-from qbench.quant.affine import AffineGrid, dequantize, quantize
-from qbench.quant.packing import pack
+from qbench.quant.block_grid import dequantize, quantize
+from qbench.quant.packed_layer import pack_layer
+from qbench.quant.scale_format import FLOAT32
+from qbench.quantizers.layout import zero_points_fit
 from qbench.store.record import LayerRow
 
 
@@ -30,22 +33,28 @@ def count_levels(weight: Tensor, solution: LayerSolution) -> int:
     grid = solution.grid
     codes = quantize(weight, grid)
     exact = torch.equal(dequantize(codes, grid), weight)
-    if grid.scale.shape[0] == 1:
-        weight, codes = weight.reshape(1, -1), codes.reshape(1, -1)
     width = weight.shape[1] if grid.scale.shape[1] == 1 else grid.group_size
+    rows = len(weight) if grid.scale.shape[0] == 1 else grid.block_rows
     if exact:
         # Every weight is a level to the bit: counting codes is several times faster than sorting weights.
         places = (codes - grid.levels.quant_min).long()
         seen = [
-            torch.zeros(len(part), 2**grid.levels.bits, dtype=torch.bool, device=part.device).scatter_(1, part, True)
-            for part in places.split(width, dim=1)
+            torch.zeros(len(part), grid.levels.count, dtype=torch.bool, device=part.device).scatter_(1, part, True)
+            for part in _blocks(places, rows, width)
         ]
         return max(int(part.sum(dim=1).max()) for part in seen)
     most = 0
-    for part in weight.split(width, dim=1):
+    for part in _blocks(weight, rows, width):
         ordered = part.sort(dim=1).values
         most = max(most, int((ordered[:, 1:] != ordered[:, :-1]).sum(dim=1).max()) + 1 if part.shape[1] > 1 else 1)
     return most
+
+
+def _blocks(matrix: Tensor, rows: int, width: int) -> Iterator[Tensor]:
+    """Yield the blocks of a matrix, of so many rows and columns, a block a row of what is yielded."""
+    for band in [matrix] if rows == 1 else matrix.split(rows):
+        for part in band.split(width, dim=1):
+            yield part if rows == 1 else part.reshape(1, -1)
 
 
 def layer_rows(
@@ -76,9 +85,9 @@ def layer_rows(
         found, weight = solution.layers[layer.name], layer.matrix()
         original, hessian = originals[layer.name], hessians[layer.name]
         levels = count_levels(weight, found)
-        if levels > 2**layer.grid.levels.bits:
+        if levels > layer.grid.levels.count:
             raise CellError(f"layer {layer.name!r} holds {levels} values in one block, more than its codes can tell")
-        if not _zero_points_are_levels(found.grid):
+        if not zero_points_fit(found.grid.zero_point, found.grid.levels):
             raise CellError(f"layer {layer.name!r} has a zero point that is not a level of its grid")
         difference = original - weight
         power = _output_power(original, hessian)
@@ -105,12 +114,6 @@ def _output_power(matrix: Tensor, hessian: Tensor) -> float:
     return float(((stacked @ hessian) * stacked).sum())
 
 
-def _zero_points_are_levels(grid: AffineGrid) -> bool:
-    zero_point, allowed = grid.zero_point, grid.levels.zero_points
-    inside = (zero_point >= allowed[0]) & (zero_point <= allowed[-1])
-    return bool((inside & (zero_point == zero_point.round())).all())
-
-
 def weight_sqnr_db(problem: Problem, originals: dict[str, Tensor]) -> float:
     """Return ``10 log10(sum w^2 / sum (w - w_q)^2)`` over all quantized weights, in decibels."""
     signal = sum(float(original.double().square().sum()) for original in originals.values())
@@ -120,10 +123,35 @@ def weight_sqnr_db(problem: Problem, originals: dict[str, Tensor]) -> float:
     return 10 * math.log10(signal / noise) if noise else math.inf
 
 
-def effective_bits(solution: Solution) -> float:
-    """Return the bits stored for each quantized weight: codes, float32 scales and zero points."""
+def effective_bits(solution: Solution, left_alone: Sequence[Tensor] = ()) -> float:
+    """Return the bits stored for each weight: codes, scales, zero points and codebooks.
+
+    Parameters
+    ----------
+    solution : Solution
+        The quantized layers.
+    left_alone : sequence of Tensor
+        Weights of first and last layers that the quantizer leaves in floating point: they count as they are.
+    """
     stored = sum(found.grid.stored_bits(*found.codes.shape) for found in solution.layers.values())
-    return stored / sum(found.codes.numel() for found in solution.layers.values())
+    stored += sum(8 * weight.element_size() * weight.numel() for weight in left_alone)
+    numel = sum(found.codes.numel() for found in solution.layers.values()) + sum(one.numel() for one in left_alone)
+    return stored / numel
+
+
+def grids(problem: Problem) -> str:
+    """Return what the layers' levels are, such as ``symmetric full_range``, and which layers have others."""
+    kinds: dict[str, list[str]] = {}
+    for layer in problem.layers:
+        levels = layer.grid.levels
+        kinds.setdefault(f"{levels.describe()}|{levels.bits}", []).append(layer.name)
+    most = max(kinds, key=lambda kind: len(kinds[kind]))
+    text = most.partition("|")[0]
+    for kind, names in kinds.items():
+        if kind != most:
+            text += f"; {', '.join(names)}: {kind.rpartition('|')[2]} bits"
+    kept = problem.layers[-1].grid.scale_format.name
+    return text if kept == FLOAT32.name else f"{text}; scales in {kept}"
 
 
 def left_in_floating_point(problem: Problem) -> str:
@@ -144,31 +172,17 @@ def left_in_floating_point(problem: Problem) -> str:
 
 
 def packed_weights(solution: Solution) -> tuple[bytes, str]:
-    """Return a safetensors file with packed codes, scales and zero points, and its sha256.
+    """Return a safetensors file with packed codes, scales, zero points and codebooks, and its sha256.
 
-    Each layer has ``<name>.codes`` (of its matrix, bytes, see `qbench.quant.packing`), ``<name>.scale`` and, where the
-    grid has any, ``<name>.zero_point`` (packed likewise, counted from the lowest that is allowed); the file's metadata
-    tells shape, bits, lowest level, convention and group size as JSON. Running statistics of batch norm that the method
-    deploys are there by buffer name.
+    Each layer has ``<name>.codes`` and the other tensors of `qbench.quant.packed_layer.pack_layer`; the file's metadata
+    tells as JSON how to read them, layer by layer. Running statistics of batch norm that the method deploys are there
+    by buffer name.
     """
     tensors: dict[str, Tensor] = {}
     about: dict[str, dict[str, object]] = {}
     for name, found in sorted(solution.layers.items()):
-        levels = found.grid.levels
-        unsigned = (found.codes - levels.quant_min).to("cpu", torch.uint8)
-        tensors[f"{name}.codes"] = pack(unsigned, levels.bits)
-        tensors[f"{name}.scale"] = found.grid.scale.float().cpu().contiguous()
-        if levels.zero_point_bits:
-            zero_point = (found.grid.zero_point - levels.zero_points[0]).to("cpu", torch.uint8)
-            tensors[f"{name}.zero_point"] = pack(zero_point, levels.zero_point_bits)
-        about[name] = {
-            "shape": list(found.codes.shape),
-            "bits": levels.bits,
-            "quant_min": levels.quant_min,
-            "symmetric": levels.symmetric,
-            "convention": levels.convention if levels.symmetric else None,
-            "group_size": found.grid.group_size,
-        }
+        parts, about[name] = pack_layer(found.codes, found.grid)
+        tensors |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
     tensors |= {name: value.detach().cpu().contiguous() for name, value in sorted(solution.statistics.items())}
     data = save(tensors, metadata={"qbench": json.dumps(about, sort_keys=True)})
     return data, hashlib.sha256(data).hexdigest()

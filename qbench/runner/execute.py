@@ -7,7 +7,6 @@ import math
 import random
 import time
 import traceback
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,14 @@ from qbench import atomic
 from qbench.errors import CellError, DivergedError, QBenchError
 from qbench.methods.base import Method
 from qbench.methods.fine_tune import FineTuning
-from qbench.methods.matrices import is_matrix_layer, to_matrix
-from qbench.methods.problem import Block, Problem, Solution, TargetLayer
+from qbench.methods.problem import Solution
 from qbench.methods.sequential import full_precision_hessians
-from qbench.quant.affine import AffineGrid
+from qbench.quant.block_grid import BlockGrid
 from qbench.quantizers.base import Quantizer
-from qbench.quantizers.layout import choose_grid
+from qbench.quantizers.layout import choose_grid, require_same
 from qbench.runner import evidence, machine
 from qbench.runner.identity import PlannedCell
-from qbench.seeds import derive_seed
+from qbench.runner.targets import GridPlace, left_alone, make_problem, no_grid
 from qbench.spec import Spec
 from qbench.store.record import Cost, DocumentLosses, Record
 from qbench.suite.cell import Cell
@@ -48,7 +46,7 @@ class Session:
         self._key: tuple[Spec, int] | None = None
         self._task: Any = None
         self._hessians: dict[str, Tensor] | None = None
-        self._grids: tuple[Any, dict[str, AffineGrid]] = (None, {})
+        self._grids: tuple[Any, dict[str, BlockGrid]] = (None, {})
 
     def task(self, cell: Cell) -> Any:
         """Return the cell's task, loading it when it is not the one in hand."""
@@ -62,19 +60,36 @@ class Session:
         """Return the second moments of the layers' inputs in the full-precision model."""
         task = self.task(cell)
         if self._hessians is None:
-            problem = _problem(task, task.model, cell, lambda name, weight: _no_grid())
+            problem = make_problem(task, task.model, cell, lambda place: no_grid())
             self._hessians = full_precision_hessians(problem)
         return self._hessians
 
-    def grid(self, cell: Cell, name: str, weight: Tensor) -> AffineGrid:
-        """Return the grid of a layer; all methods of one quantizer and bitwidth get the same."""
-        assert isinstance(cell.quantizer, Quantizer) and cell.bits is not None
+    def grid(self, cell: Cell, layer: GridPlace) -> BlockGrid:
+        """Return the grid of a layer; all methods of one quantizer and bitwidth get the same.
+
+        Raises
+        ------
+        CellError
+            The quantizer gives no sound grid, or another one when it is asked again.
+        """
+        assert isinstance(cell.quantizer, Quantizer)
         key = (self._key, cell.quantizer, cell.bits)
         if self._grids[0] != key:
             self._grids = (key, {})
-        if name not in self._grids[1]:
-            self._grids[1][name] = choose_grid(weight, cell.quantizer, cell.bits)
-        return self._grids[1][name]
+        if layer.name not in self._grids[1]:
+            importance = self._importance(cell, layer) if cell.quantizer.sees_inputs else None
+            grid = choose_grid(layer.weight, cell.quantizer, layer.bits, importance)
+            if not self._grids[1]:
+                # Asked twice once: a rule that draws at random shows it on any layer.
+                again = choose_grid(layer.weight, cell.quantizer, layer.bits, importance)
+                require_same(grid, again, cell.quantizer)
+            self._grids[1][layer.name] = grid
+        return self._grids[1][layer.name]
+
+    def _importance(self, cell: Cell, layer: GridPlace) -> Tensor:
+        """Return ``E[x_j^2]`` of a layer's inputs, of shape (1 or rows, columns)."""
+        squares = self.hessians(cell)[layer.name].diagonal(dim1=1, dim2=2)
+        return squares.repeat_interleave(len(layer.weight) // len(squares), dim=0) if len(squares) > 1 else squares
 
 
 def execute(planned: PlannedCell, suite: str, session: Session, weights_path: Path) -> Record:
@@ -133,7 +148,7 @@ def _measure_control(cell: Cell, session: Session, record: Record) -> None:
     assert isinstance(cell.method, FineTuning)
     task = session.task(cell)
     model = copy.deepcopy(task.model)
-    problem = _problem(task, model, cell, lambda name, weight: _no_grid())
+    problem = make_problem(task, model, cell, lambda place: no_grid())
     record.facts = task.facts() | {"trained_layers": len(problem.layers)}
     _seed(problem.seed_of("method"))
     machine.warm_up(session.device)
@@ -150,19 +165,18 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     assert isinstance(cell.method, Method)
     task = session.task(cell)
 
-    def grid_of(name: str, weight: Tensor) -> AffineGrid:
+    def grid_of(place: GridPlace) -> BlockGrid:
         # Cells of one quantizer share a grid: a method gets a copy that it cannot spoil for the others.
-        grid = session.grid(cell, name, weight)
-        return replace(grid, scale=grid.scale.clone(), zero_point=grid.zero_point.clone())
+        return session.grid(cell, place).copy()
 
-    problem = _problem(task, copy.deepcopy(task.model), cell, grid_of)
+    problem = make_problem(task, copy.deepcopy(task.model), cell, grid_of)
     originals = {layer.name: layer.matrix().clone() for layer in problem.layers}
     hessians = session.hessians(cell)
     record.facts = task.facts() | {
         "quantized_layers": len(problem.layers),
         "quantized_parameters": sum(weight.numel() for weight in originals.values()),
         "floating_point": evidence.left_in_floating_point(problem),
-        "grid": problem.layers[0].grid.levels.describe(),
+        "grid": evidence.grids(problem),
     }
 
     _seed(problem.seed_of("method"))
@@ -183,7 +197,7 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     # The method owned its copy of the model: whatever it changed there beside its codes must not be measured.
     del problem
     model = copy.deepcopy(task.model)
-    problem = _problem(task, model, cell, grid_of)
+    problem = make_problem(task, model, cell, grid_of)
     with torch.no_grad():
         for layer in problem.layers:
             layer.write(solution.layers[layer.name].weight())
@@ -191,7 +205,7 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
         for name, value in solution.statistics.items():
             buffers[name].copy_(value)
     record.layers = evidence.layer_rows(problem, solution, originals, hessians)
-    record.effective_bits = evidence.effective_bits(solution)
+    record.effective_bits = evidence.effective_bits(solution, left_alone(task, model, cell))
     record.metrics["weight_sqnr_db"] = evidence.weight_sqnr_db(problem, originals)
     _evaluate(task, model.eval(), cell, record)
     data, record.weights_sha256 = evidence.packed_weights(solution)
@@ -215,51 +229,5 @@ def _evaluate(task: Any, model: nn.Module, cell: Cell, record: Record) -> None:
         raise DivergedError("the evaluation loss is NaN or infinite")
 
 
-def _problem(task: Any, model: nn.Module, cell: Cell, grid_of: Any) -> Problem:
-    modules = dict(model.named_modules())
-    blocks = []
-    for block_name, _ in task.blocks():
-        block = modules[block_name]
-        layers = tuple(
-            _target(f"{block_name}.{name}", module, cell, grid_of)
-            for name, module in block.named_modules()
-            if is_matrix_layer(module)
-        )
-        if layers:
-            blocks.append(Block(block, layers))
-    if not blocks:
-        kinds = sorted({type(module).__name__ for name, _ in task.blocks() for module in modules[name].modules()})
-        raise CellError(
-            f"{cell.model.label()}: the blocks hold no Linear, Conv2d or Conv1D layer (they hold {', '.join(kinds)})"
-        )
-    return Problem(
-        model=model,
-        blocks=blocks,
-        calibration=task.calibration,
-        forward=task.forward,
-        loss=task.loss,
-        train_batches=task.train_batches,
-        tokens_of=torch.Tensor.numel,
-        predict=getattr(task, "predict", None),
-        # Not the method's name: all methods of a seed see the same data in the same order.
-        seed_of=lambda purpose: derive_seed(purpose, cell.model.label(), cell.seed),
-    )
-
-
-def _target(name: str, module: nn.Module, cell: Cell, grid_of: Any) -> TargetLayer:
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    try:
-        grid = grid_of(name, to_matrix(module, weight.detach()))
-    except CellError as error:
-        raise CellError(f"layer {name!r}: {error}") from None
-    return TargetLayer(name, module, grid, cell.quantizer if isinstance(cell.quantizer, Quantizer) else None)
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _no_grid() -> AffineGrid:
-    """Return what stands for the grid of a layer that is not to be quantized."""
-    levels: Any = None
-    return AffineGrid(levels, torch.ones(1, 1), torch.zeros(1, 1), 1)

@@ -27,9 +27,11 @@ _RUNNER_SOURCES = (
     "qbench.methods.problem",
     "qbench.methods.sequential",
     "qbench.methods.stage",
+    "qbench.quant.packed_layer",
     "qbench.quant.packing",
     "qbench.runner.evidence",
     "qbench.runner.execute",
+    "qbench.runner.targets",
 )
 
 

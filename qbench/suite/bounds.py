@@ -6,7 +6,7 @@ from typing import Any
 
 from qbench.suite.problems import shown
 
-MIN_BITS, MAX_BITS = 2, 8
+MIN_BITS, MAX_BITS = 1, 8
 MAX_SEEDS = 1000
 
 

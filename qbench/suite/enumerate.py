@@ -42,7 +42,7 @@ def enumerate_cells(suite: Suite, seeds: int | None = None) -> list[Cell]:
     cells = _all_cells(suite, seeds)
     reasons = exclusion_reasons(suite, cells, seeds_replaced=seeds is not None)
     ordered = [
-        replace(cells[place], skip=reasons.get(place) or _without_weights(cells[place]))
+        replace(cells[place], skip=reasons.get(place) or _impossible(cells[place]))
         for place in sorted(cells, key=_order(suite))
     ]
     wanted = _controls_of(cell for cell in ordered if cell.skip is None)
@@ -154,6 +154,14 @@ def _order(suite: Suite) -> Callable[[Place], tuple[int, ...]]:
         )
 
     return order
+
+
+def _impossible(cell: Cell) -> str | None:
+    """Return why a cell cannot be: no weights of its seed, no grid of its bits, a method that cannot use the grid."""
+    if (reason := _without_weights(cell)) is not None or cell.quantizer is None or cell.bits is None:
+        return reason
+    assert cell.method is not None
+    return cell.quantizer.refuses(cell.bits) or cell.method.refuses_grid(cell.quantizer)
 
 
 def _without_weights(cell: Cell) -> str | None:

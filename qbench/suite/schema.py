@@ -73,7 +73,7 @@ class Block(_Part):
     models, quantizers, methods : tuple of Spec
         Entries with all options resolved.
     bits : tuple of int
-        Bits a weight code, 2 to 8.
+        Bits a weight code, 1 to 8.
     seeds : tuple of int
         The seeds themselves; a file may give their number instead. Seed 0 alone when left out.
     """

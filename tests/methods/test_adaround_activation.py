@@ -16,7 +16,7 @@ from qbench.methods.adaround_batches import BehindActivation
 from qbench.methods.problem import Problem
 from qbench.methods.soft_rounding import Neighbours
 from qbench.methods.stage import Inputs
-from qbench.quant.affine import fake_quantize
+from qbench.quant.block_grid import fake_quantize
 
 MakeProblem = Callable[..., Problem]
 FAST: dict[str, Any] = {"batch_iterations": 250, "batch_learning_rate": 0.05, "batch_size": 16}

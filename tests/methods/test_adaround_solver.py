@@ -18,7 +18,7 @@ from qbench.methods.problem import TargetLayer
 from qbench.methods.soft_rounding import Neighbours, beta_at, soft_weight
 from qbench.methods.stage import Gram, Stage
 from qbench.methods.stage_error import stage_error
-from qbench.quant.affine import AffineGrid, dequantize, quantize
+from qbench.quant.block_grid import BlockGrid, dequantize, quantize
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.layout import choose_grid
 
@@ -40,23 +40,23 @@ def options(**changed: Any) -> AdaRound:
     return AdaRound.model_validate({"name": "adaround", **FAST, **changed})
 
 
-def both_neighbours(weight: Tensor, grid: AffineGrid) -> tuple[Tensor, Tensor]:
+def both_neighbours(weight: Tensor, grid: BlockGrid) -> tuple[Tensor, Tensor]:
     scale, zero_point = grid.by_column(weight.shape[-1])
     floor = torch.floor(weight / scale) + zero_point
     low, high = grid.levels.quant_min, grid.levels.quant_max
     return floor.clamp(low, high), (floor + 1).clamp(low, high)
 
 
-def only(stage: Stage) -> tuple[Tensor, AffineGrid, Gram]:
+def only(stage: Stage) -> tuple[Tensor, BlockGrid, Gram]:
     return stage.weight(), stage.grid(), stage.gram
 
 
-def stacked(grid: AffineGrid) -> AffineGrid:
-    return AffineGrid(grid.levels, grid.scale[None], grid.zero_point[None], grid.group_size)
+def stacked(grid: BlockGrid) -> BlockGrid:
+    return BlockGrid(grid.levels, grid.scale[None], grid.zero_point[None], grid.group_size)
 
 
 def by_autograd(
-    weight: Tensor, grid: AffineGrid, wanted: Tensor, seen: Tensor, asked: AdaRound
+    weight: Tensor, grid: BlockGrid, wanted: Tensor, seen: Tensor, asked: AdaRound
 ) -> tuple[Tensor, Tensor]:
     """Return codes and h by the paper's equations 21 to 25 on the inputs, the error per unit of rounding's own."""
     scale, zero_point = grid.by_column(weight.shape[1])
@@ -100,7 +100,7 @@ def test_is_the_paper_s_relaxation(
     )
     seen = wanted + 0.3 * torch.randn(wanted.shape, generator=generator, dtype=torch.float64)
     grid = choose_grid(weight, AbsMax(name="absmax", symmetric=symmetric), 3)
-    grid = AffineGrid(grid.levels, grid.scale.double(), grid.zero_point.double(), grid.group_size)
+    grid = BlockGrid(grid.levels, grid.scale.double(), grid.zero_point.double(), grid.group_size)
     asked = options(
         iterations=60,
         schedule=schedule,
@@ -285,7 +285,7 @@ def test_the_defaults_settle_and_descend(make_stage: MakeStage) -> None:
 
 def test_the_soft_weight_starts_at_the_weight_and_has_the_relaxation_s_gradient(make_stage: MakeStage) -> None:
     weight, grid, _ = only(make_stage(6, columns=20, bits=4, quantizer="absmax", symmetric=False))
-    between = Neighbours.of(weight.double(), AffineGrid(grid.levels, grid.scale.double(), grid.zero_point.double(), 20))
+    between = Neighbours.of(weight.double(), BlockGrid(grid.levels, grid.scale.double(), grid.zero_point.double(), 20))
     v = between.start().requires_grad_()
     free = between.up > between.down
     assert 0.8 < free.double().mean() < 1

@@ -16,7 +16,7 @@ from qbench.methods.matrices import input_columns, input_groups, to_matrix
 from qbench.methods.problem import Block, Problem, TargetLayer
 from qbench.methods.sequential import full_precision_hessians, walk
 from qbench.methods.stage import Gram, Stage
-from qbench.quant.affine import quantize
+from qbench.quant.block_grid import quantize
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.layout import choose_grid
 from qbench.registry import METHODS

@@ -18,10 +18,11 @@ from qbench.methods.gptq import GPTQ
 from qbench.methods.gptq_scales import column_order
 from qbench.methods.gptq_stage import solve_stage
 from qbench.methods.matrices import to_matrix
+from qbench.methods.ordered_grid import OrderedGrid
 from qbench.methods.problem import Problem, TargetLayer
 from qbench.methods.sequential import walk
 from qbench.methods.stage import Gram, Stage
-from qbench.quant.affine import fake_quantize
+from qbench.quant.block_grid import fake_quantize
 from qbench.quantizers.base import Quantizer
 from qbench.quantizers.layout import choose_grid
 
@@ -146,10 +147,9 @@ def test_after_enough_sweeps_no_weight_can_be_bettered_alone(make_stage: MakeSta
     stage = make_stage(8, columns=24, bits=3)
     grid, weight, hessian = stage.grid(), stage.weight(), stage.gram.hessian
     scale, zero_point = (part.mT for part in grid.by_column(24))
-    start = torch.zeros(1, 24, 8)
-    codes = coordinate_descent.descend(
-        weight.mT, start, hessian, grid.levels, scale, zero_point, sweeps=50, block_size=block_size
-    )
+    start, ordered = torch.zeros(1, 24, 8), OrderedGrid.of(grid, torch.arange(24)[None])
+    values = coordinate_descent.descend(weight.mT, start, hessian, ordered, sweeps=50, block_size=block_size)
+    codes = ordered.codes(values)
     wanted = weight.mT - (codes - zero_point) * scale
     least = (wanted * (hessian @ wanted)).sum(dim=1)
     for column in range(24):

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from qbench.methods.gptq import GPTQ
 from qbench.methods.gptq_scales import StaticScales
-from qbench.methods.gptq_solver import feedback, gptq_codes
+from qbench.methods.gptq_solver import feedback, gptq_values
 from qbench.methods.gptq_stage import solve_stage
 from qbench.methods.stage import Gram, Stage
-from qbench.quant.affine import AffineGrid, dequantize, quantize
+from qbench.quant.block_grid import BlockGrid, dequantize, quantize
 from qbench.quant.grid import IntegerGrid
 
 MakeStage = Callable[..., Stage]
@@ -33,7 +33,7 @@ GRIDS = {
 }
 
 
-def optimal_brain_quantization(weight: Tensor, hessian: Tensor, grid: AffineGrid, order: list[int]) -> Tensor:
+def optimal_brain_quantization(weight: Tensor, hessian: Tensor, grid: BlockGrid, order: list[int]) -> Tensor:
     """Return codes by the published greedy step: quantize a column, compensate, eliminate it from the inverse."""
     weight, inverse = weight.double().clone(), torch.linalg.inv(hessian.double())
     scale, zero_point = (part.double().expand_as(weight) for part in grid.by_column(weight.shape[1]))
@@ -54,21 +54,22 @@ def damped(hessian: Tensor, percdamp: float) -> Tensor:
     return hessian + percdamp * hessian.diagonal().mean() * torch.eye(len(hessian))
 
 
-def in_float64(stage: Stage) -> tuple[Tensor, Tensor, AffineGrid]:
+def in_float64(stage: Stage) -> tuple[Tensor, Tensor, BlockGrid]:
     layer = stage.layers[0]
-    grid = AffineGrid(
+    grid = BlockGrid(
         layer.grid.levels, layer.grid.scale.double(), layer.grid.zero_point.double(), layer.grid.group_size
     )
     return layer.module.weight.detach().double(), stage.gram.hessian[0].double(), grid
 
 
-def solved(weight: Tensor, hessian: Tensor, grid: AffineGrid, percdamp: float, block_size: int) -> Tensor:
+def solved(weight: Tensor, hessian: Tensor, grid: BlockGrid, percdamp: float, block_size: int) -> Tensor:
     """Return the codes of one matrix, its columns as they stand."""
     fed = feedback(hessian[None], percdamp)
     assert not fed.failed.any() and fed.damping.item() == pytest.approx(percdamp)
     stacked = dataclasses.replace(grid, scale=grid.scale[None], zero_point=grid.zero_point[None])
     scales = StaticScales(stacked, torch.arange(weight.shape[1])[None], block_size)
-    return gptq_codes(weight.T[None].contiguous(), grid.levels, scales, fed.weights, scales.widths)[0].T
+    values = gptq_values(weight.T[None].contiguous(), scales, fed.weights, scales.widths)
+    return scales.grid.codes(values)[0].T
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -118,7 +119,7 @@ def test_two_curvatures_by_hand(order: list[int]) -> None:
     along, across = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / 2**0.5
     hessian = 1e-2 * torch.outer(along, along) + 1e-5 * torch.outer(across, across)
     levels = IntegerGrid(4, symmetric=False)
-    grid = AffineGrid(levels, torch.ones(1, 1).double(), torch.zeros(1, 1).double(), 2)
+    grid = BlockGrid(levels, torch.ones(1, 1).double(), torch.zeros(1, 1).double(), 2)
     weight = torch.tensor([[4.55, 2.45]], dtype=torch.float64)
     reordered = hessian[order][:, order]
     codes = solved(weight[:, order], reordered, grid, 1e-9, 128)

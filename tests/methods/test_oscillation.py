@@ -17,7 +17,7 @@ from qbench.methods.problem import Problem
 from qbench.methods.qat import LearnedStepWeight, StraightThroughWeight
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.methods.training import Training
-from qbench.quant.affine import dequantize, quantize
+from qbench.quant.block_grid import dequantize, quantize
 
 MakeProblem = Callable[..., Problem]
 

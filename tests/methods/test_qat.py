@@ -19,7 +19,7 @@ from qbench.methods.lsq import LearnedStepSize
 from qbench.methods.problem import Problem, Solution, TargetLayer
 from qbench.methods.qat import LearnedStepWeight
 from qbench.methods.ste_qat import StraightThroughQAT
-from qbench.quant.affine import quantize
+from qbench.quant.block_grid import quantize
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.layout import choose_grid
 

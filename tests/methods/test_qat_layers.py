@@ -22,7 +22,7 @@ from qbench.methods.matrices import is_matrix_layer, to_matrix
 from qbench.methods.problem import Block, Problem, TargetLayer
 from qbench.methods.qat import StraightThroughWeight
 from qbench.methods.ste_qat import StraightThroughQAT
-from qbench.quant.affine import fake_quantize, quantize
+from qbench.quant.block_grid import fake_quantize, quantize
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.layout import choose_grid
 

@@ -15,7 +15,7 @@ from qbench.errors import CellError
 from qbench.methods.problem import Problem, TargetLayer
 from qbench.methods.sequential import full_precision_hessians, walk
 from qbench.methods.stage_error import output_power, stage_error
-from qbench.quant.affine import fake_quantize
+from qbench.quant.block_grid import fake_quantize
 
 MakeProblem = Callable[..., Problem]
 

@@ -14,7 +14,7 @@ from qbench.errors import CellError, DivergedError
 from qbench.methods.base import Method
 from qbench.methods.problem import LayerSolution, Problem, Solution
 from qbench.methods.rtn import RoundToNearest
-from qbench.quant.affine import fake_quantize, quantize
+from qbench.quant.block_grid import fake_quantize, quantize
 from qbench.quant.grid import IntegerGrid
 from qbench.registry import METHODS
 

@@ -31,7 +31,7 @@ from qbench.methods.problem import Block, Problem, TargetLayer
 from qbench.methods.sequential import walk
 from qbench.methods.soft_rounding import Neighbours, beta_at, rectified, regularizer_gradient
 from qbench.methods.stage import Gram
-from qbench.quant.affine import AffineGrid, dequantize, fake_quantize
+from qbench.quant.block_grid import BlockGrid, dequantize, fake_quantize
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.layout import choose_grid
 from qbench.registry import MODELS
@@ -80,14 +80,14 @@ def layers() -> list[Layer]:
     return found
 
 
-def on_moments(layer: Layer, grid: AffineGrid) -> Tensor:
+def on_moments(layer: Layer, grid: BlockGrid) -> Tensor:
     hessian = (layer.inputs.T @ layer.inputs / len(layer.inputs))[None]
-    stacked = AffineGrid(grid.levels, grid.scale[None], grid.zero_point[None], grid.group_size)
+    stacked = BlockGrid(grid.levels, grid.scale[None], grid.zero_point[None], grid.group_size)
     gram = Gram(hessian, hessian, hessian)
     return learn_rounding(layer.weight[None], stacked, gram, AdaRound(name="adaround"))[0][0]
 
 
-def on_mini_batches(layer: Layer, grid: AffineGrid) -> Tensor:
+def on_mini_batches(layer: Layer, grid: BlockGrid) -> Tensor:
     """Return codes by the published procedure, its gradients written out: autograd would take longer."""
     asked = AdaRound(name="adaround", iterations=ITERATIONS, beta_start=20.0, schedule="cosine", warm_start=0.2)
     generator = torch.Generator().manual_seed(0)

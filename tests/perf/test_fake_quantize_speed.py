@@ -25,7 +25,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from qbench.quant.affine import AffineGrid
+from qbench.quant.block_grid import BlockGrid
 from qbench.quant.ste import fake_quantize_lsq, fake_quantize_ste
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.layout import choose_grid
@@ -33,10 +33,10 @@ from qbench.quantizers.layout import choose_grid
 SHAPE = (1024, 4096)
 PAIRS = 15
 
-Quantize = Callable[[Tensor, AffineGrid], Tensor]
+Quantize = Callable[[Tensor, BlockGrid], Tensor]
 
 
-def torch_fixed(weight: Tensor, grid: AffineGrid) -> Tensor:
+def torch_fixed(weight: Tensor, grid: BlockGrid) -> Tensor:
     levels = grid.levels
     zero_point = grid.zero_point.flatten().int()
     return torch.fake_quantize_per_channel_affine(
@@ -44,32 +44,32 @@ def torch_fixed(weight: Tensor, grid: AffineGrid) -> Tensor:
     )
 
 
-def torch_learnable(weight: Tensor, grid: AffineGrid) -> Tensor:
+def torch_learnable(weight: Tensor, grid: BlockGrid) -> Tensor:
     scale, zero_point = grid.scale.flatten().requires_grad_(), grid.zero_point.flatten()
     return torch._fake_quantize_learnable_per_channel_affine(
         weight, scale, zero_point, 0, grid.levels.quant_min, grid.levels.quant_max, 1e-3
     )
 
 
-def by_ste(weight: Tensor, grid: AffineGrid) -> Tensor:
+def by_ste(weight: Tensor, grid: BlockGrid) -> Tensor:
     return fake_quantize_ste(weight, grid, masked=False)
 
 
-def by_masked_ste(weight: Tensor, grid: AffineGrid) -> Tensor:
+def by_masked_ste(weight: Tensor, grid: BlockGrid) -> Tensor:
     return fake_quantize_ste(weight, grid, masked=True)
 
 
-def by_lsq(weight: Tensor, grid: AffineGrid) -> Tensor:
+def by_lsq(weight: Tensor, grid: BlockGrid) -> Tensor:
     return fake_quantize_lsq(weight, grid.scale.detach().requires_grad_(), grid, 1e-3)
 
 
-def drawn(granularity: object, symmetric: bool) -> tuple[Tensor, AffineGrid]:
+def drawn(granularity: object, symmetric: bool) -> tuple[Tensor, BlockGrid]:
     weight = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)).requires_grad_()
     rule = AbsMax.model_validate({"name": "absmax", "granularity": granularity, "symmetric": symmetric})
     return weight, choose_grid(weight, rule, 4)
 
 
-def both_passes(quantize: Quantize, weight: Tensor, grid: AffineGrid) -> Callable[[], None]:
+def both_passes(quantize: Quantize, weight: Tensor, grid: BlockGrid) -> Callable[[], None]:
     upstream = torch.ones(SHAPE)
 
     def run() -> None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from qbench.methods.gptq import GPTQ
 from qbench.methods.problem import Block, Problem, TargetLayer
-from qbench.quant.affine import AffineGrid
+from qbench.quant.block_grid import BlockGrid
 from qbench.quantizers.base import Quantizer
 from qbench.quantizers.layout import choose_grid
 from qbench.quantizers.mse import MeanSquaredError
@@ -72,7 +72,7 @@ def problem(rule: Quantizer, bits: int) -> Problem:
     )
 
 
-def solved_plainly(weight: Tensor, grid: AffineGrid, hessian: Tensor) -> Tensor:
+def solved_plainly(weight: Tensor, grid: BlockGrid, hessian: Tensor) -> Tensor:
     """Return the quantized weight; a dead column is left with a Hessian of 1 and a weight of 0."""
     hessian, weight = hessian.clone(), weight.clone()
     dead = hessian.diagonal() == 0

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 from qbench.methods.gptq import GPTQ
 from qbench.methods.gptq_scales import StaticScales
-from qbench.methods.gptq_solver import feedback, gptq_codes
+from qbench.methods.gptq_solver import feedback, gptq_values
 from qbench.methods.gptq_stage import solve_stage
 from qbench.methods.problem import TargetLayer
 from qbench.methods.stage import Gram, Stage
-from qbench.quant.affine import AffineGrid, stack_rows
+from qbench.quant.block_grid import BlockGrid, stack_rows
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.layout import choose_grid
 
@@ -39,7 +39,7 @@ SIZES = {256: (256, 0.8, 0.8), 1024: (1024, 0.6, 0.3), 2048: (2048, 0.6, 0.2), 4
 ROUNDS = {256: 20, 1024: 7, 2048: 5, 4096: 2}
 
 
-def layer(columns: int) -> tuple[Tensor, AffineGrid, Tensor]:
+def layer(columns: int) -> tuple[Tensor, BlockGrid, Tensor]:
     """Return weight, grid and Hessian."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(SIZES[columns][0], columns, generator=generator)
@@ -52,7 +52,7 @@ def inverse_factor(hessian: Tensor) -> Tensor:
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
 
 
-def as_published(weight: Tensor, grid: AffineGrid, hessian: Tensor) -> Tensor:
+def as_published(weight: Tensor, grid: BlockGrid, hessian: Tensor) -> Tensor:
     """Return codes by Algorithm 1 with lazy batch updates, written out; columns as they stand."""
     upper, weight, codes = inverse_factor(hessian), weight.clone(), torch.empty_like(weight)
     scale, zero_point, levels = grid.scale[:, 0], grid.zero_point[:, 0], grid.levels
@@ -70,7 +70,7 @@ def as_published(weight: Tensor, grid: AffineGrid, hessian: Tensor) -> Tensor:
     return codes
 
 
-def column_by_column(weight: Tensor, grid: AffineGrid, hessian: Tensor) -> Tensor:
+def column_by_column(weight: Tensor, grid: BlockGrid, hessian: Tensor) -> Tensor:
     """Return codes by the plainest loop: every column updates all to its right."""
     upper, weight, codes = inverse_factor(hessian), weight.clone(), torch.empty_like(weight)
     scale, zero_point, levels = grid.scale[:, 0], grid.zero_point[:, 0], grid.levels
@@ -83,14 +83,15 @@ def column_by_column(weight: Tensor, grid: AffineGrid, hessian: Tensor) -> Tenso
     return codes
 
 
-def ours(weight: Tensor, grid: AffineGrid, hessian: Tensor) -> Tensor:
+def ours(weight: Tensor, grid: BlockGrid, hessian: Tensor) -> Tensor:
     """Return codes by the solver alone."""
     scales = StaticScales(stack_rows([grid], [len(weight)]), torch.arange(weight.shape[1])[None], 128)
     weights = feedback(hessian[None], 0.01).weights
-    return gptq_codes(weight.T[None].contiguous(), grid.levels, scales, weights, scales.widths)[0].T.contiguous()
+    values = gptq_values(weight.T[None].contiguous(), scales, weights, scales.widths)
+    return scales.grid.codes(values)[0].T.contiguous()
 
 
-def whole_stage(weight: Tensor, grid: AffineGrid, hessian: Tensor, **changed: object) -> Tensor:
+def whole_stage(weight: Tensor, grid: BlockGrid, hessian: Tensor, **changed: object) -> Tensor:
     """Return codes by a whole stage, errors for the record included."""
     module = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     module.weight.data = weight
@@ -99,13 +100,13 @@ def whole_stage(weight: Tensor, grid: AffineGrid, hessian: Tensor, **changed: ob
     return solve_stage(stage, options)["one"].codes
 
 
-def seconds(solve: Callable[..., Tensor], *given: Tensor | AffineGrid) -> float:
+def seconds(solve: Callable[..., Tensor], *given: Tensor | BlockGrid) -> float:
     started = time.perf_counter()
     solve(*given)
     return time.perf_counter() - started
 
 
-def error(weight: Tensor, codes: Tensor, grid: AffineGrid, hessian: Tensor) -> float:
+def error(weight: Tensor, codes: Tensor, grid: BlockGrid, hessian: Tensor) -> float:
     difference = weight - (codes - grid.zero_point) * grid.scale
     return float(((difference @ hessian) * difference).sum())
 
@@ -118,7 +119,7 @@ def test_solve(benchmark: BenchmarkFixture, columns: int) -> None:
     # Interleaved: what else the machine does, it does to all three.
     published, plain, stage = [], [], []
 
-    def setup() -> tuple[tuple[Tensor, AffineGrid, Tensor], dict[str, object]]:
+    def setup() -> tuple[tuple[Tensor, BlockGrid, Tensor], dict[str, object]]:
         published.append(seconds(as_published, *given))
         stage.append(seconds(whole_stage, *given))
         if not plain and columns <= 2048:  # a minute at 4096
@@ -147,7 +148,7 @@ def test_coordinate_descent(benchmark: BenchmarkFixture) -> None:
     given = layer(1024)
     plain: list[float] = []
 
-    def setup() -> tuple[tuple[Tensor, AffineGrid, Tensor], dict[str, object]]:
+    def setup() -> tuple[tuple[Tensor, BlockGrid, Tensor], dict[str, object]]:
         plain.append(seconds(whole_stage, *given))
         return given, {"cd_sweeps": 5}
 

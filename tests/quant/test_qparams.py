@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qbench.quant.affine import AffineGrid, dequantize, fake_quantize
+from qbench.quant.block_grid import BlockGrid, dequantize, fake_quantize
 from qbench.quant.grid import Convention, IntegerGrid
 from qbench.quant.qparams import QParams
 
@@ -22,12 +22,12 @@ rows = st.lists(weights, min_size=1, max_size=12)
 every_grid = st.builds(IntegerGrid, bits=st.integers(2, 8), symmetric=st.booleans())
 
 
-def grid_of(row: Tensor, levels: IntegerGrid) -> AffineGrid:
+def grid_of(row: Tensor, levels: IntegerGrid) -> BlockGrid:
     block = row.reshape(1, -1)
     low, high = block.aminmax(dim=1, keepdim=True)
     found = QParams.from_range(low, high, levels)
     assert found.scale.shape == found.zero_point.shape == (1, 1)
-    return AffineGrid(levels, found.scale, found.zero_point, block.shape[1])
+    return BlockGrid(levels, found.scale, found.zero_point, block.shape[1])
 
 
 def reference(row: list[float], bits: int, symmetric: bool) -> tuple[float, float]:

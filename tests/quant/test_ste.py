@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qbench.quant.affine import AffineGrid, fake_quantize
+from qbench.quant.block_grid import BlockGrid, fake_quantize
 from qbench.quant.fused import block_sums, pass_inside, round_to_levels, step_size_gradients
 from qbench.quant.grid import IntegerGrid
 from qbench.quant.ste import fake_quantize_lsq, fake_quantize_ste
@@ -21,7 +21,7 @@ every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 both_symmetries = pytest.mark.parametrize("symmetric", [True, False])
 
 
-def drawn(layout: str, symmetric: bool, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, AffineGrid]:
+def drawn(layout: str, symmetric: bool, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, BlockGrid]:
     """Return weights within and beyond the range but clear of its ends and of ties, a gradient, and the grid."""
     generator = torch.Generator().manual_seed(7)
     rows, groups, group_size = LAYOUTS[layout]
@@ -30,7 +30,7 @@ def drawn(layout: str, symmetric: bool, dtype: torch.dtype = torch.float32) -> t
     zero_point = torch.zeros(rows, groups, dtype=dtype)
     if not symmetric:
         zero_point = torch.randint(1, 6, (rows, groups), generator=generator).to(dtype)
-    grid = AffineGrid(levels, scale, zero_point, group_size)
+    grid = BlockGrid(levels, scale, zero_point, group_size)
     by_column, zeros = grid.by_column(COLUMNS)
     code = torch.randint(levels.quant_min - 3, levels.quant_max + 4, (ROWS, COLUMNS), generator=generator)
     offset = (torch.rand(ROWS, COLUMNS, generator=generator) * 0.35 + 0.05) * torch.where(code % 2 == 0, 1, -1)
@@ -38,7 +38,7 @@ def drawn(layout: str, symmetric: bool, dtype: torch.dtype = torch.float32) -> t
     return weight, torch.randn(ROWS, COLUMNS, generator=generator, dtype=dtype), grid
 
 
-def position_of(weight: Tensor, grid: AffineGrid) -> Tensor:
+def position_of(weight: Tensor, grid: BlockGrid) -> Tensor:
     scale, zero_point = grid.by_column(COLUMNS)
     return weight / scale + zero_point
 
@@ -47,7 +47,7 @@ def position_of(weight: Tensor, grid: AffineGrid) -> Tensor:
 @both_symmetries
 def test_the_forward_pass_rounds_to_nearest(layout: str, symmetric: bool, device: torch.device) -> None:
     weight, _, grid = drawn(layout, symmetric)
-    grid = AffineGrid(grid.levels, grid.scale.to(device), grid.zero_point.to(device), grid.group_size)
+    grid = BlockGrid(grid.levels, grid.scale.to(device), grid.zero_point.to(device), grid.group_size)
     weight = weight.to(device)
     expected, before = fake_quantize(weight, grid), weight.clone()
     assert torch.equal(fake_quantize_ste(weight, grid, masked=False), expected)
@@ -78,14 +78,14 @@ def test_with_a_mask_clipped_weights_get_no_gradient(layout: str, symmetric: boo
 
 
 def test_a_weight_on_the_last_level_is_not_clipped() -> None:
-    grid = AffineGrid(IntegerGrid(2, symmetric=True), torch.tensor([[1.0]]), torch.tensor([[0.0]]), 4)
+    grid = BlockGrid(IntegerGrid(2, symmetric=True), torch.tensor([[1.0]]), torch.tensor([[0.0]]), 4)
     latent = torch.tensor([[-2.0, 1.0, -2.01, 1.01]], requires_grad=True)
     fake_quantize_ste(latent, grid, masked=True).sum().backward()
     assert latent.grad.tolist() == [[1, 1, 0, 0]]
 
 
 def paper_gradients(
-    weight: Tensor, upstream: Tensor, grid: AffineGrid, gain: float
+    weight: Tensor, upstream: Tensor, grid: BlockGrid, gain: float
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Return the gradients of weight and step size by equations 3 and 5 of the LSQ paper, one weight at a time."""
     rows, groups = grid.scale.shape
@@ -153,7 +153,7 @@ def test_lsq_gradients_are_the_slopes_of_the_surrogate(layout: str, symmetric: b
 
 
 def test_where_weights_are_clipped_lsq_has_the_true_slope() -> None:
-    grid = AffineGrid(IntegerGrid(2, symmetric=True), torch.tensor([[0.5]]), torch.tensor([[0.0]]), 2)
+    grid = BlockGrid(IntegerGrid(2, symmetric=True), torch.tensor([[0.5]]), torch.tensor([[0.0]]), 2)
     weight = torch.tensor([[-4.0, 3.0]])
     step = grid.scale.clone().requires_grad_()
     (fake_quantize_lsq(weight, step, grid, 1.0) * torch.tensor([[1.0, 10.0]])).sum().backward()
@@ -172,7 +172,7 @@ def test_the_grid_s_own_scale_is_not_used_by_lsq() -> None:
 LARGE = (700, 1000)
 
 
-def large(granularity: object, symmetric: bool) -> tuple[Tensor, Tensor, AffineGrid]:
+def large(granularity: object, symmetric: bool) -> tuple[Tensor, Tensor, BlockGrid]:
     generator = torch.Generator().manual_seed(1)
     weight, upstream = (torch.randn(LARGE, generator=generator) for _ in range(2))
     rule = AbsMax.model_validate({"name": "absmax", "granularity": granularity, "symmetric": symmetric})
@@ -243,7 +243,7 @@ def test_torch_s_own_operator_agrees(convention: str) -> None:
     scale = 2.0 ** torch.randint(-3, 2, (40, 1), generator=generator)
     ends = levels.zero_points
     zero_point = torch.randint(ends[0], ends[-1] + 1, (40, 1), generator=generator).float()
-    grid = AffineGrid(levels, scale, zero_point, 500)
+    grid = BlockGrid(levels, scale, zero_point, 500)
     weight = torch.randn(40, 500, generator=generator) * 3 * scale
     position = weight / scale + zero_point
     # torch lets the gradient pass up to half a step beyond the last level, ours ends on it.

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from qbench.quant.affine import fake_quantize, quantize
+from qbench.quant.block_grid import fake_quantize, quantize
 from qbench.quantizers.base import Granularity, Quantizer
 from qbench.quantizers.layout import choose_grid
 from qbench.registry import QUANTIZERS

@@ -10,7 +10,7 @@ from pydantic import AllowInfNan
 from torch import Tensor, nn
 
 from qbench.errors import CellError
-from qbench.quant.affine import fake_quantize
+from qbench.quant.block_grid import fake_quantize
 from qbench.quant.grid import IntegerGrid
 from qbench.quant.qparams import QParams
 from qbench.quantizers.absmax import AbsMax

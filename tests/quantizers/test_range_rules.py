@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qbench.quant.affine import AffineGrid, fake_quantize
+from qbench.quant.block_grid import BlockGrid, fake_quantize
 from qbench.quant.grid import IntegerGrid
 from qbench.quant.qparams import QParams
 from qbench.quantizers.absmax import AbsMax
@@ -36,7 +36,7 @@ def heavy_tailed(rows: int = 24, width: int = 48) -> Tensor:
 
 
 def errors(blocks: Tensor, found: QParams, levels: IntegerGrid, p: float) -> NDArray[np.float64]:
-    grid = AffineGrid(levels, found.scale, found.zero_point, blocks.shape[1])
+    grid = BlockGrid(levels, found.scale, found.zero_point, blocks.shape[1])
     difference = fake_quantize(blocks, grid).numpy().astype(np.float64) - blocks.numpy().astype(np.float64)
     return (np.abs(difference) ** p).sum(axis=1)
 

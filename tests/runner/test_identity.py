@@ -161,7 +161,7 @@ def test_a_source_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["qbench.quant.affine", "qbench.quant.qparams", "qbench.quant.grid", "qbench.quantizers.layout"]
+    "module", ["qbench.quant.block_grid", "qbench.quant.qparams", "qbench.quant.grid", "qbench.quantizers.layout"]
 )
 def test_what_every_quantized_cell_goes_through_is_in_its_key(module: str) -> None:
     sources = identify(cell(method=RoundToNearest(name="rtn"))).key["quantizer"]["sources"]

@@ -183,11 +183,11 @@ class FinerGrid(RoundToNearest):
 
         def fine(layer: Any) -> LayerSolution:
             weight = layer.module.weight.detach()
-            grid = AffineGrid(layer.grid.levels, weight.abs().clamp(min=1e-8), torch.zeros_like(weight), 1)
+            grid = BlockGrid(layer.grid.levels, weight.abs().clamp(min=1e-8), torch.zeros_like(weight), 1)
             return LayerSolution(weight.sign().clamp(max=1), grid)
 
         from qbench.methods.problem import LayerSolution, Solution
-        from qbench.quant.affine import AffineGrid
+        from qbench.quant.block_grid import BlockGrid
 
         return Solution({layer.name: fine(layer) for layer in problem.layers})
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qbench.quant.affine import AffineGrid, dequantize, fake_quantize, join_groups, quantize, stack_rows
+from qbench.quant.block_grid import BlockGrid, dequantize, fake_quantize, join_groups, quantize, stack_rows
 from qbench.quant.grid import IntegerGrid
 from qbench.quant.qparams import QParams
 
@@ -17,17 +17,17 @@ every_grid = pytest.mark.parametrize("bits", [2, 3, 4, 8])
 both_symmetries = pytest.mark.parametrize("symmetric", [True, False])
 
 
-def drawn_grid(bits: int, symmetric: bool, rows: int, groups: int, group_size: int) -> AffineGrid:
+def drawn_grid(bits: int, symmetric: bool, rows: int, groups: int, group_size: int) -> BlockGrid:
     generator = torch.Generator().manual_seed(bits)
     levels = IntegerGrid(bits, symmetric)
     scale = torch.rand(rows, groups, generator=generator) + 0.01
     zero_point = torch.zeros(rows, groups)
     if not symmetric:
         zero_point = torch.randint(0, 2**bits, (rows, groups), generator=generator).float()
-    return AffineGrid(levels, scale, zero_point, group_size)
+    return BlockGrid(levels, scale, zero_point, group_size)
 
 
-def drawn_weight(grid: AffineGrid, rows: int, columns: int) -> Tensor:
+def drawn_weight(grid: BlockGrid, rows: int, columns: int) -> Tensor:
     """Return weights all over the grid's range and a little beyond both its ends."""
     generator = torch.Generator().manual_seed(columns)
     levels = grid.levels
@@ -37,7 +37,7 @@ def drawn_weight(grid: AffineGrid, rows: int, columns: int) -> Tensor:
     return (position - zero_point) * scale
 
 
-def by_torch(weight: Tensor, grid: AffineGrid) -> Tensor:
+def by_torch(weight: Tensor, grid: BlockGrid) -> Tensor:
     levels = grid.levels
     if grid.scale.numel() == 1:
         return torch.fake_quantize_per_tensor_affine(
@@ -91,7 +91,7 @@ def test_divides_rounds_half_to_even_and_adds_the_zero_point_last(bits: int, sym
 
 
 def test_ties_go_to_the_even_distance_from_zero() -> None:
-    grid = AffineGrid(IntegerGrid(4, symmetric=False), torch.tensor([[1.0]]), torch.tensor([[5.0]]), 4)
+    grid = BlockGrid(IntegerGrid(4, symmetric=False), torch.tensor([[1.0]]), torch.tensor([[5.0]]), 4)
     assert quantize(torch.tensor([[0.5, 1.5, 2.5, -0.5]]), grid).tolist() == [[5, 7, 7, 5]]
 
 
@@ -101,7 +101,7 @@ def test_ties_go_to_the_even_distance_from_zero() -> None:
 def test_every_weight_goes_to_its_nearest_level(bits: int, symmetric: bool, layout: str, device: torch.device) -> None:
     grid = drawn_grid(bits, symmetric, *LAYOUTS[layout])
     weight = drawn_weight(grid, ROWS, COLUMNS).to(device)
-    grid = AffineGrid(grid.levels, grid.scale.to(device), grid.zero_point.to(device), grid.group_size)
+    grid = BlockGrid(grid.levels, grid.scale.to(device), grid.zero_point.to(device), grid.group_size)
     scale, zero_point = (part.expand(ROWS, COLUMNS)[..., None] for part in grid.by_column(COLUMNS))
     levels = torch.arange(grid.levels.quant_min, grid.levels.quant_max + 1, device=device)
     distances = ((levels - zero_point) * scale - weight[..., None]).abs().min(dim=-1).values
@@ -138,7 +138,7 @@ def test_a_shorter_last_group_is_quantized_as_if_it_stood_alone(symmetric: bool)
     pieces = weight.split(64, dim=1)
     assert [piece.shape[1] for piece in pieces] == [64, 64, 64, 64, 64, 24]
     apart = [
-        fake_quantize(piece, AffineGrid(grid.levels, grid.scale[:, [i]], grid.zero_point[:, [i]], piece.shape[1]))
+        fake_quantize(piece, BlockGrid(grid.levels, grid.scale[:, [i]], grid.zero_point[:, [i]], piece.shape[1]))
         for i, piece in enumerate(pieces)
     ]
     assert torch.equal(fake_quantize(weight, grid), torch.cat(apart, dim=1))

@@ -1,0 +1,130 @@
+"""Which layers of a task are quantized, and on how many bits: from a task to a method's problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qbench.errors import CellError
+from qbench.methods.matrices import is_matrix_layer, to_matrix
+from qbench.methods.problem import Block, Problem, TargetLayer
+from qbench.quant.block_grid import BlockGrid
+from qbench.quantizers.base import Quantizer
+from qbench.seeds import derive_seed
+from qbench.suite.cell import Cell
+
+
+@dataclass(frozen=True)
+class GridPlace:
+    """Where a grid is to be laid.
+
+    Attributes
+    ----------
+    name : str
+        The layer's name in the model.
+    weight : Tensor of shape (rows, columns)
+        Full precision.
+    bits : int
+        Bits a code: the cell's, or those of a first or last layer.
+    """
+
+    name: str
+    weight: Tensor
+    bits: int
+
+
+def make_problem(task: Any, model: nn.Module, cell: Cell, grid_of: Callable[[GridPlace], BlockGrid]) -> Problem:
+    """Return what a method is asked to solve.
+
+    Parameters
+    ----------
+    task : Task
+        Loaded; tells blocks, data and loss.
+    model : nn.Module
+        The task's own or a copy.
+    cell : Cell
+        Its quantizer tells what becomes of the first and the last layer.
+    grid_of : callable
+        The grid of a layer.
+
+    Raises
+    ------
+    CellError
+        The blocks hold no layer that can be quantized, or a layer's grid cannot be laid.
+    """
+    bits = _bits_by_layer(task, model, cell)
+    blocks = []
+    for block, layers in _matrix_layers(task, model):
+        targets = tuple(
+            _target(name, module, bits[name], cell, grid_of) for name, module in layers if bits[name] is not None
+        )
+        if targets:
+            blocks.append(Block(block, targets))
+    if not blocks:
+        modules = dict(model.named_modules())
+        kinds = sorted({type(module).__name__ for name, _ in task.blocks() for module in modules[name].modules()})
+        raise CellError(
+            f"{cell.model.label()}: the blocks hold no Linear, Conv2d or Conv1D layer (they hold {', '.join(kinds)})"
+        )
+    return Problem(
+        model=model,
+        blocks=blocks,
+        calibration=task.calibration,
+        forward=task.forward,
+        loss=task.loss,
+        train_batches=task.train_batches,
+        tokens_of=torch.Tensor.numel,
+        predict=getattr(task, "predict", None),
+        # Not the method's name: all methods of a seed see the same data in the same order.
+        seed_of=lambda purpose: derive_seed(purpose, cell.model.label(), cell.seed),
+    )
+
+
+def left_alone(task: Any, model: nn.Module, cell: Cell) -> list[Tensor]:
+    """Return the weights of layers that the quantizer leaves in floating point as the first or the last."""
+    bits = _bits_by_layer(task, model, cell)
+    layers = [pair for _, layers in _matrix_layers(task, model) for pair in layers]
+    return [module.weight.detach() for name, module in layers if bits[name] is None]  # type: ignore[operator]
+
+
+def no_grid() -> BlockGrid:
+    """Return what stands for the grid of a layer that is not to be quantized."""
+    levels: Any = None
+    return BlockGrid(levels, torch.ones(1, 1), torch.zeros(1, 1), 1)
+
+
+def _matrix_layers(task: Any, model: nn.Module) -> Iterator[tuple[nn.Module, list[tuple[str, nn.Module]]]]:
+    """Yield each block with its layers that are matrix products, by their names in the model."""
+    modules = dict(model.named_modules())
+    for block_name, _ in task.blocks():
+        block = modules[block_name]
+        yield (
+            block,
+            [(f"{block_name}.{name}", module) for name, module in block.named_modules() if is_matrix_layer(module)],
+        )
+
+
+def _bits_by_layer(task: Any, model: nn.Module, cell: Cell) -> dict[str, int | None]:
+    """Return the bits of each layer; None for one that stays in floating point."""
+    names = [name for _, layers in _matrix_layers(task, model) for name, _ in layers]
+    found: dict[str, int | None] = dict.fromkeys(names, cell.bits or 0)
+    policy = cell.quantizer.first_last if isinstance(cell.quantizer, Quantizer) else "same"
+    if names and policy != "same":
+        found[names[0]] = found[names[-1]] = 8 if policy == "8bit" else None
+    return found
+
+
+def _target(
+    name: str, module: nn.Module, bits: int | None, cell: Cell, grid_of: Callable[[GridPlace], BlockGrid]
+) -> TargetLayer:
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    assert bits is not None
+    try:
+        grid = grid_of(GridPlace(name, to_matrix(module, weight.detach()), bits))
+    except CellError as error:
+        raise CellError(f"layer {name!r}: {error}") from None
+    return TargetLayer(name, module, grid, cell.quantizer if isinstance(cell.quantizer, Quantizer) else None)
