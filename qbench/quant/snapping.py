@@ -109,6 +109,61 @@ class IntegerSnapping:
 
 
 @dataclass(frozen=True)
+class Cells:
+    """Even cells along the line with at most one boundary each: the nearest level in a few passes without a search.
+
+    The search of `torch.bucketize` mispredicts a branch for each bit of a code and weight. A cell is found by a product
+    and a conversion, and one comparison decides between its two levels. That is exact: rounding cannot put a position
+    into an earlier cell than a lower one, so only boundaries of its own cell have to be compared with it.
+
+    Attributes
+    ----------
+    first, per_unit : float
+        Where the second cell begins, and cells a unit of position.
+    boundary, low, high : Tensor of shape (n_cells,)
+        The boundary within each cell (infinite where there is none), and the levels below and above it.
+    """
+
+    first: float
+    per_unit: float
+    boundary: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, table: Tensor, boundaries: Tensor) -> Cells | None:
+        """Return the fewest cells that hold one boundary each; None where they would not stay in a core's cache."""
+        width = float(boundaries[-1] - boundaries[0]) or 1.0
+        count = 16
+        while count <= _MOST_CELLS:
+            first, per_unit = float(boundaries[0]), (count - 3) / width
+            places = _cells(boundaries, first, per_unit, count)
+            if len(places.unique()) == len(places):
+                below = torch.bucketize(torch.arange(count, device=places.device), places.int())
+                boundary = torch.full((count,), torch.inf, dtype=table.dtype, device=table.device)
+                boundary[places.long()] = boundaries
+                return cls(first, per_unit, boundary, table[below], table[(below + 1).clamp(max=len(table) - 1)])
+            count *= 2
+        return None
+
+    def look_up(self, positions: Tensor, out: Tensor) -> Tensor:
+        """Write the level nearest to each position to `out`."""
+        own = _cells(positions, self.first, self.per_unit, len(self.boundary)).reshape(-1)
+        boundary, low, high = (part.index_select(0, own).view(positions.shape) for part in self._parts())
+        return torch.where(positions > boundary, high, low, out=out)
+
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.boundary, self.low, self.high
+
+
+_MOST_CELLS = 4096
+
+
+def _cells(positions: Tensor, first: float, per_unit: float, count: int) -> Tensor:
+    return torch.sub(positions, first).mul_(per_unit).add_(1).clamp_(0, count - 1).int()
+
+
+@dataclass(frozen=True)
 class TableSnapping:
     """The levels of a table, the same everywhere.
 
@@ -118,18 +173,22 @@ class TableSnapping:
         Values of the levels.
     boundaries : Tensor of shape (count - 1,)
         Above these a position goes to the next level.
+    cells : Cells or None
+        A faster way to the nearest level, where the levels lie evenly enough for one.
     bounds : tuple of float
         Ends of the range.
     """
 
     table: Tensor
     boundaries: Tensor
+    cells: Cells | None
     bounds: tuple[float, float]
 
     @classmethod
     def of(cls, levels: LevelTable, like: Tensor) -> TableSnapping:
         """Return a table's levels on the device and in the type of a tensor."""
-        return cls(*_table(levels, like.dtype, like.device), (-levels.reach, levels.reach))
+        table, boundaries, cells = _table(levels, like.dtype, like.device)
+        return cls(table, boundaries, cells, (-levels.reach, levels.reach))
 
     def shifted(self, positions: Tensor, out: Tensor) -> Tensor:
         """Return positions as they are."""
@@ -137,6 +196,8 @@ class TableSnapping:
 
     def snap(self, positions: Tensor, out: Tensor) -> Tensor:
         """Go to the nearest level; see `LevelTable` for ties."""
+        if self.cells is not None:
+            return self.cells.look_up(positions, out)
         nearest = torch.bucketize(positions, self.boundaries, out_int32=True)
         return out.copy_(self.table[nearest])
 
@@ -154,7 +215,7 @@ class TableSnapping:
 
 
 @lru_cache(maxsize=64)
-def _table(levels: LevelTable, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def _table(levels: LevelTable, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Cells | None]:
     values = torch.tensor(levels.values, dtype=torch.float64)
     middles = (values[1:] + values[:-1]) / 2
     boundaries = middles.to(dtype)
@@ -163,7 +224,8 @@ def _table(levels: LevelTable, dtype: torch.dtype, device: torch.device) -> tupl
     below = torch.nextafter(boundaries, torch.full_like(boundaries, -torch.inf))
     exact = boundaries.double() == middles
     boundaries = torch.where(exact & upper_is_even | (boundaries.double() > middles), below, boundaries)
-    return values.to(device, dtype), boundaries.to(device)
+    table, boundaries = values.to(device, dtype), boundaries.to(device)
+    return table, boundaries, Cells.of(table, boundaries)
 
 
 @dataclass(frozen=True)
