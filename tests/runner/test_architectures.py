@@ -22,9 +22,9 @@ from qbench.methods.sequential import full_precision_hessians
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.layout import choose_grid
-from qbench.runner import execute as execution
 from qbench.runner.execute import Session, execute
 from qbench.runner.identity import identify
+from qbench.runner.targets import make_problem
 from qbench.store.record import Record
 from qbench.suite.cell import Cell
 from qbench.tasks import tokenizer as embedded
@@ -135,7 +135,7 @@ def test_block_by_block_a_layer_gets_what_it_gets_in_the_whole_model(
     model = saved(family, options)
     task = model.load(0, "cpu")
     cell = Cell(model, AbsMax(name="absmax"), 3, METHODS[0], 0, ("loss",))
-    problem = execution._problem(task, task.model, cell, lambda name, weight: choose_grid(weight, GRID, 3))
+    problem = make_problem(task, task.model, cell, lambda place: choose_grid(place.weight, GRID, 3))
     found = full_precision_hessians(problem)
     assert len(found) == 2 * layers
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in found}
@@ -184,7 +184,7 @@ def test_blocks_without_layers_to_quantize_are_refused_by_what_they_hold(saved: 
         block.self_attn, block.mlp = torch.nn.Identity(), torch.nn.Conv1d(24, 24, 1)
     cell = Cell(model, AbsMax(name="absmax"), 3, METHODS[0], 0, ("loss",))
     with pytest.raises(CellError) as caught:
-        execution._problem(task, task.model, cell, lambda name, weight: choose_grid(weight, GRID, 3))
+        make_problem(task, task.model, cell, lambda place: choose_grid(place.weight, GRID, 3))
     refusal = "llama: the blocks hold no Linear, Conv2d or Conv1D layer (they hold Conv1d, Identity, "
     assert str(caught.value).startswith(refusal)
 
