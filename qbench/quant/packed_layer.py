@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qbench.errors import CellError
 from qbench.quant.block_grid import BlockGrid
 from qbench.quant.grid import IntegerGrid
 from qbench.quant.levels import Codebook, Levels, LevelTable
@@ -30,16 +31,32 @@ def pack_layer(codes: Tensor, grid: BlockGrid) -> tuple[dict[str, Tensor], dict[
     Returns
     -------
     tensors : dict of str to Tensor
-        ``codes`` (bytes, see `qbench.quant.packing`) and, where the grid has them, ``scale`` (in its format),
-        ``zero_point`` (packed like codes, counted from the lowest; float32 where it is real) and ``table``.
+        ``codes`` (bytes, see `qbench.quant.packing`, counted from the lowest) and, where the grid has them, ``scale``
+        (float32, biased exponents or E4M3), ``scale_unit`` (the float32 that E4M3 scales share), ``zero_point`` (packed
+        like codes, counted from the lowest; float32 where it is real) and ``table`` (float32).
     about : dict
-        Plain data for `unpack_layer`.
+        Plain data for `unpack_layer`: ``shape`` (of the matrix), ``scales`` (their shape), ``levels`` (their kind and
+        its fields), ``group_size``, ``block_rows``, ``scale_format`` (a name).
+
+    Raises
+    ------
+    CellError
+        The levels are of a kind of their own.
+
+    Notes
+    -----
+    The tensors take `BlockGrid.stored_bits`, but for the ends of the last bytes.
     """
     levels = grid.levels
+    kind = next((name for name, one in _LEVELS.items() if type(levels) is one), None)
+    if kind is None:
+        raise CellError(
+            f"levels of type {type(levels).__name__} cannot be stored (allowed: IntegerGrid, LevelTable, Codebook)"
+        )
     unsigned = (codes - levels.quant_min).to("cpu", torch.uint8)
     tensors = {"codes": pack(unsigned, levels.bits, levels.count)}
     if grid.table is None:
-        tensors["scale"] = _stored_scale(grid.scale.float().cpu(), grid.scale_format)
+        tensors |= _stored_scale(grid.scale.float().cpu(), grid.scale_format)
     else:
         tensors["table"] = grid.table.float().cpu().contiguous()
     if levels.real_zero_point:
@@ -47,14 +64,13 @@ def pack_layer(codes: Tensor, grid: BlockGrid) -> tuple[dict[str, Tensor], dict[
     elif levels.zero_point_bits:
         zero_point = (grid.zero_point - levels.zero_points[0]).to("cpu", torch.uint8)
         tensors["zero_point"] = pack(zero_point, levels.zero_point_bits)
-    kind = next(name for name, one in _LEVELS.items() if type(levels) is one)
     about: dict[str, Any] = {
         "shape": list(codes.shape),
         "scales": list(grid.scale.shape),
         "levels": {"kind": kind, **asdict(levels)},  # type: ignore[call-overload]
         "group_size": grid.group_size,
         "block_rows": grid.block_rows,
-        "scale_format": asdict(grid.scale_format),  # type: ignore[call-overload]
+        "scale_format": grid.scale_format.name,
     }
     return tensors, about
 
@@ -69,7 +85,7 @@ def unpack_layer(tensors: dict[str, Tensor], about: dict[str, Any]) -> tuple[Ten
     rows, columns = about["shape"]
     unsigned = unpack(tensors["codes"], levels.bits, rows * columns, levels.count)
     codes = unsigned.view(rows, columns).float() + levels.quant_min
-    kept = _format(about["scale_format"])
+    kept = _format(about["scale_format"], tensors)
     shape = about["scales"]
     scale = torch.ones(shape) if "table" in tensors else _read_scale(tensors["scale"], kept)
     if levels.real_zero_point:
@@ -83,18 +99,19 @@ def unpack_layer(tensors: dict[str, Tensor], about: dict[str, Any]) -> tuple[Ten
     return codes, grid
 
 
-def _format(about: dict[str, Any]) -> ScaleFormat:
-    if about["name"] == FLOAT32.name:
+def _format(name: str, tensors: dict[str, Tensor]) -> ScaleFormat:
+    if name == FLOAT32.name:
         return FLOAT32
-    return PowerOfTwo() if about["name"] == PowerOfTwo().name else ScaledE4M3(about["tensor_scale"])
+    return PowerOfTwo() if name == PowerOfTwo().name else ScaledE4M3(float(tensors["scale_unit"]))
 
 
-def _stored_scale(scale: Tensor, kept: ScaleFormat) -> Tensor:
+def _stored_scale(scale: Tensor, kept: ScaleFormat) -> dict[str, Tensor]:
     if isinstance(kept, PowerOfTwo):
-        return (scale.log2().round() + 127).to(torch.uint8)
+        return {"scale": (scale.log2().round() + 127).to(torch.uint8)}
     if isinstance(kept, ScaledE4M3):
-        return (scale / kept.tensor_scale).to(torch.float8_e4m3fn)
-    return scale.contiguous()
+        unit = torch.tensor([kept.tensor_scale], dtype=torch.float32)
+        return {"scale": (scale / unit).to(torch.float8_e4m3fn), "scale_unit": unit}
+    return {"scale": scale.contiguous()}
 
 
 def _read_scale(stored: Tensor, kept: ScaleFormat) -> Tensor:
