@@ -40,11 +40,13 @@ ROOMS = {
     "quantizers": GROUND | {"spec", "quant"},
     "methods": GROUND | {"spec", "quant", "quantizers"},
     "tasks": GROUND | {"spec"},
+    # What strangers import, of both.
+    "plugin": GROUND | {"spec", "registry", "quant", "quantizers", "methods"},
     "runner": KNOWN | {"quant", "quantizers", "methods", "tasks"},
     # Where both meet.
     "cli": KNOWN | {"report", "runner", "tasks"},
 }
-TORCH_FREE_ROOMS = {"", "errors", "atomic", "seeds", "spec", "registry", "suite", "store", "report", "cli"}
+TORCH_FREE_ROOMS = GROUND | {"spec", "registry", "suite", "store", "report", "plugin", "cli"}
 HEAVY = {"torch", "torchvision", "transformers", "datasets", "lm_eval", "safetensors.torch"}
 
 MOST_LINES = 350

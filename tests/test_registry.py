@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qbench.errors import QBenchError, UnknownNameError
-from qbench.registry import METHODS, MODELS, QUANTIZERS, Registry
+from qbench.registry import METHODS, MODELS, QUANTIZERS, Registered, Registry, scope
 from qbench.spec import Spec
 
 
@@ -81,10 +81,10 @@ def test_any_failure_of_a_plugin_at_import_is_one_line(
 
 def test_a_class_given_directly_is_checked_too(plugins: list[EntryPoint]) -> None:
     known = registry()
-    known.register("x", Registry)  # type: ignore[arg-type]
     with pytest.raises(QBenchError) as caught:
-        known.get("x")
+        known.register("x", Registry)  # type: ignore[arg-type]
     assert str(caught.value) == "method 'x': qbench.registry:Registry is not a subclass of qbench.spec.Spec"
+    assert known.names() == []
 
 
 def test_the_same_reference_can_be_registered_after_it_was_loaded(plugins: list[EntryPoint]) -> None:
@@ -121,13 +121,85 @@ def test_plugins_add_names_to_their_own_kind(plugins: list[EntryPoint]) -> None:
     assert known.get("mine") is Rounding
 
 
-def test_a_plugin_cannot_take_a_name_that_is_taken(plugins: list[EntryPoint]) -> None:
+def test_a_name_that_two_want_is_refused_and_no_other(plugins: list[EntryPoint]) -> None:
     plugins.append(EntryPoint("rtn", HERE, "qbench.methods"))
+    plugins.append(EntryPoint("mine", HERE, "qbench.methods"))
     known = registry(rtn="a:A")
-    for ask in (known.names, known.names, lambda: known.get("rtn")):  # the error is not forgotten after the first time
+    assert known.names() == ["mine", "rtn"]
+    for _ in range(2):  # the error is not forgotten after the first time
         with pytest.raises(QBenchError) as caught:
-            ask()
-        assert str(caught.value) == f"method 'rtn' is registered twice: a:A and {HERE}"
+            known.get("rtn")
+        assert str(caught.value) == f"method 'rtn' is registered twice: a:A and {HERE} of {Rounding.__module__}"
+    assert known.get("mine") is Rounding
+
+
+def test_a_package_may_hand_on_what_its_decorator_named(plugins: list[EntryPoint]) -> None:
+    plugins.append(EntryPoint("mine", f"{Rounding.__module__.partition('.')[0]}:Rounding", "qbench.methods"))
+    plugins.append(EntryPoint("other", f"{Rounding.__module__}:Other [extra]", "qbench.methods"))
+    known = registry()
+    assert known.names() == ["mine", "other"]
+    known.register("mine", Rounding)
+    assert known.get("mine") is Rounding
+    assert known.get("other") is Other
+
+
+def test_a_class_of_another_kind_is_refused(plugins: list[EntryPoint]) -> None:
+    plugins.append(EntryPoint("mine", HERE, "qbench.methods"))
+    known = Registry("method", "qbench.methods", {}, base="qbench.plugin:Method", needs=("solve",))
+    with pytest.raises(QBenchError, match=r"^method 'mine': \S+:Rounding is not a subclass of qbench\.plugin\.Method$"):
+        known.get("mine")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a,b", "a[b]", "a=b", "-a", "a/b"])
+def test_a_name_that_suites_and_filters_cannot_say(plugins: list[EntryPoint], name: str) -> None:
+    with pytest.raises(QBenchError, match=r": the name is none \(allowed: letters, digits and the signs _ \. \+ -\)$"):
+        registry().register(name, Rounding)
+
+
+@pytest.mark.parametrize("end", ["raise SystemExit(3)", "raise GeneratorExit", "def again(): again()\nagain()"])
+def test_a_module_may_fail_in_any_way(
+    plugins: list[EntryPoint], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
+) -> None:
+    (tmp_path / "ending_plugin.py").write_text(end)
+    monkeypatch.syspath_prepend(tmp_path)
+    known = registry(x="ending_plugin:Thing", y=HERE)
+    with pytest.raises(QBenchError, match=r"^method 'x' cannot be loaded from ending_plugin:Thing: \w+: "):
+        known.get("x")
+    assert known.get("y") is Rounding
+
+
+def test_what_a_module_prints_is_kept_out_of_tables(
+    plugins: list[EntryPoint], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "talking_plugin.py").write_text(f"from {Rounding.__module__} import Rounding\nprint('hello')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry(x="talking_plugin:Rounding").get("x") is Rounding
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_where_a_name_comes_from(plugins: list[EntryPoint]) -> None:
+    plugins.append(EntryPoint("mine", HERE, "qbench.methods"))
+    known = registry(rtn=HERE)
+    known.register("direct", Other)
+    assert known.origin("rtn") == "built in"
+    assert known.origin("mine") == known.origin("direct") == Rounding.__module__
+
+
+def test_names_of_a_scope_are_forgotten_when_they_are_of_local_plugins() -> None:
+    kind = type("Local", (METHODS.get("rtn"),), {"__module__": "qbench_plugins.p0.local"})
+    names = METHODS.names()
+    with scope([Registered("method", "here_only", kind)]) as added:
+        assert METHODS.get("here_only") is kind
+        assert added() == ()
+        METHODS.register("and_this", kind)
+        assert [one.name for one in added()] == ["and_this"]
+    assert METHODS.names() == names
+    with (
+        pytest.raises(QBenchError, match=r"^method 'rtn' is registered twice: "),
+        scope([Registered("method", "rtn", kind)]),
+    ):
+        pass
+    assert METHODS.names() == names
 
 
 def test_registering_reads_no_plugins(plugins: list[EntryPoint], monkeypatch: pytest.MonkeyPatch) -> None:

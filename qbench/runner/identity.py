@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from qbench import atomic
 from qbench.errors import QBenchError
 from qbench.spec import Spec
 from qbench.store.record import SCHEMA_VERSION, Record, Status
+from qbench.suite import plugins
 from qbench.suite.cell import Cell
 
 _RUNNER_SOURCES = (
@@ -109,12 +111,23 @@ def _fingerprint(model: Spec, seed: int) -> dict[str, str]:
 @cache
 def _describe(spec: Spec) -> dict[str, Any]:
     kind = type(spec)
-    modules = sorted({cls.__module__ for cls in kind.__mro__ if issubclass(cls, Spec)} | set(kind.sources))
+    owner = next(cls for cls in kind.__mro__ if "sources" in vars(cls))
+    package = owner.__module__ if _is_package(owner.__module__) else owner.__module__.rpartition(".")[0]
+    named = {importlib.util.resolve_name(name, package) if name.startswith(".") else name for name in kind.sources}
+    modules = sorted({cls.__module__ for cls in kind.__mro__ if issubclass(cls, Spec)} | named)
+    sources = {plugins.public_name(name): source_sha256(name) for name in modules}
+    for folder in plugins.loaded_for(modules):
+        if folder.path is not None and folder.path.is_dir():
+            sources[f"{plugins.public_name(folder.module)}.*"] = plugins.tree_sha256(folder.path)
     return {
         "options": to_jsonable_python(_without_places(spec.model_dump())),
         "version": kind.version,
-        "sources": {name: source_sha256(name) for name in modules},
+        "sources": sources,
     }
+
+
+def _is_package(module: str) -> bool:
+    return hasattr(sys.modules.get(module), "__path__")
 
 
 def _without_places(value: Any) -> Any:
@@ -135,7 +148,10 @@ def source_sha256(module: str) -> str:
     QBenchError
         There is no such module, or it has no source file.
     """
-    spec = importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # a package above it is missing, or is a plain module
+        spec = None
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         raise QBenchError(f"module {module!r} is named as a source but has no file")
     return atomic.sha256_file(Path(spec.origin))

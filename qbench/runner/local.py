@@ -103,14 +103,24 @@ class LocalExecutor:
                 while True:
                     # No more cells are handed out than there are processes, so that few are lost with a process.
                     while len(pending) < jobs and (planned := next(waiting, None)) is not None:
+                        try:
+                            packed, plugins = worker.pack(planned)
+                        except Exception as error:  # a class that a plugin makes inside a function, say
+                            yield _failed(planned, suite, error)
+                            continue
                         flight.append(planned)  # before submitting, which fails where a process has died meanwhile
-                        future = pool.submit(worker.work, planned, suite, weights_path(planned.cell_id))
-                        pending[future] = planned
+                        path = weights_path(planned.cell_id)
+                        pending[pool.submit(worker.work, packed, plugins, suite, path)] = planned
                     if not pending:
                         return
                     ended, _ = wait(pending, return_when=FIRST_COMPLETED)
                     for future in ended:
-                        record = future.result()
+                        try:
+                            record = future.result()
+                        except BrokenProcessPool:
+                            raise
+                        except Exception as error:  # its plugin, or its record cannot be handed over
+                            record = _failed(pending[future], suite, error)
                         del pending[future]
                         flight[:] = pending.values()
                         yield record
@@ -161,6 +171,15 @@ def _environment(offline: bool) -> Iterator[None]:
                 os.environ[key] = value
 
 
+def _failed(planned: PlannedCell, suite: str, error: Exception) -> Record:
+    text = str(error) if isinstance(error, QBenchError) else f"{type(error).__name__}: {error}"
+    return planned.not_executed(suite, "failed", text.split("\n")[0], _now())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 def _died(planned: PlannedCell, suite: str) -> Record:
     reason = "its process died twice without a word: killed, as the system does where memory runs out, or crashed"
-    return planned.not_executed(suite, "failed", reason, datetime.now(UTC).isoformat(timespec="milliseconds"))
+    return planned.not_executed(suite, "failed", reason, _now())

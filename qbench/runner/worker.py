@@ -6,11 +6,14 @@ import os
 import signal
 import threading
 from multiprocessing import connection, parent_process
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qbench.errors import CellError
 from qbench.runner.identity import PlannedCell
 from qbench.store.record import Record
+from qbench.suite.plugins import Plugin, loaded_for
 
 if TYPE_CHECKING:
     from qbench.runner.execute import Session
@@ -42,12 +45,47 @@ def start(device: str, threads: int) -> None:
     _session = Session(machine.resolve_device(device))
 
 
-def work(planned: PlannedCell, suite: str, weights_path: Path) -> Record:
-    """Execute a cell in this process, which `start` has prepared."""
+def work(packed: bytes, plugins: tuple[Plugin, ...], suite: str, weights_path: Path) -> Record:
+    """Execute a cell in this process, which `start` has prepared.
+
+    Parameters
+    ----------
+    packed : bytes
+        The `PlannedCell`, as `pack` gives it.
+    plugins : tuple of Plugin
+        Local plugins whose classes it holds; they must be there before it is unpacked.
+    suite : str
+        For the record.
+    weights_path : Path
+        Where the packed weights go.
+
+    Raises
+    ------
+    QBenchError
+        A plugin that could be loaded by the parent cannot be loaded here.
+    """
     from qbench.runner.execute import execute
 
     assert _session is not None
-    return execute(planned, suite, _session, weights_path)
+    for plugin in plugins:
+        plugin.load()
+    planned = ForkingPickler.loads(packed)
+    try:
+        return execute(planned, suite, _session, weights_path)
+    except (Exception, SystemExit):
+        raise
+    except BaseException as error:  # a KeyboardInterrupt raised by a method would end the parent, which gets it
+        raise CellError(f"{type(error).__name__}: {error}") from None
+
+
+def pack(planned: PlannedCell) -> tuple[bytes, tuple[Plugin, ...]]:
+    """Return the first two arguments of `work`.
+
+    Cells are unpacked by `work` and not by the pool, where a failure would end the process and the run with it.
+    """
+    specs = [one for one in (planned.cell.model, planned.cell.quantizer, planned.cell.method) if one is not None]
+    modules = {cls.__module__ for spec in specs for cls in type(spec).__mro__}
+    return bytes(ForkingPickler.dumps(planned)), loaded_for(modules)
 
 
 def _end_with_parent() -> None:

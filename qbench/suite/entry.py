@@ -53,7 +53,10 @@ def resolve_entry(given: Any, registry: Registry, source: Source | None, *, has_
         raise problems([(str(error), at_name)]) from None
     if has_paths and source is not None:
         options = _with_paths(options, source.file.parent, ())
-    return _construct(spec_class, options)
+    spec = _construct(spec_class, options)
+    if not has_paths:
+        _check_hashable(spec)
+    return spec
 
 
 def _with_preset(options: dict[str, Any], source: Source | None) -> dict[str, Any]:
@@ -91,9 +94,30 @@ def _construct(spec_class: type[Spec], options: dict[str, Any]) -> Spec:
         raise problems(explain(error, spec_class, options["name"])) from None
     except QBenchError as error:
         raise problems([(str(error), ())]) from None
+    except Exception as error:  # a plugin's own check of its options
+        raise problems([(_broken(options["name"], error), ())]) from None
     # pydantic reads `steps: yes` as 1; no one who types that means it.
     switches = [key for key, value in options.items() if isinstance(value, bool)]
     wrong = [key for key in switches if type(getattr(spec, key)) in (int, float)]
     if wrong:
         raise problems([(f"given {shown(options[key])} (allowed: a number)", (key,)) for key in wrong])
+    try:
+        spec.label(), spec.control()
+    except Exception as error:  # everything that follows asks for it
+        raise problems([(_broken(options["name"], error), ())]) from None
     return spec
+
+
+def _check_hashable(spec: Spec) -> None:
+    for key, value in spec:
+        try:
+            hash(value)
+        except TypeError:
+            kind = type(value).__name__
+            raise problems(
+                [(f"the option {key!r} is a {kind}, and equal options must hash alike (allowed: a tuple)", ())]
+            ) from None
+
+
+def _broken(name: str, error: Exception) -> str:
+    return f"{name} cannot be made: {type(error).__name__}: {' '.join(str(error).split())}"

@@ -161,7 +161,11 @@ def _impossible(cell: Cell) -> str | None:
     if (reason := _without_weights(cell)) is not None or cell.quantizer is None or cell.bits is None:
         return reason
     assert cell.method is not None
-    return cell.quantizer.refuses(cell.bits) or cell.method.refuses_grid(cell.quantizer)
+    try:
+        return cell.quantizer.refuses(cell.bits) or cell.method.refuses_grid(cell.quantizer)
+    except Exception as error:  # a plugin's own answer; the other cells have theirs
+        said = " ".join(str(error).split())
+        return f"{cell.quantizer.name} or {cell.method.name} cannot say whether it fits: {type(error).__name__}: {said}"
 
 
 def _without_weights(cell: Cell) -> str | None:

@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 import qbench
-from qbench.errors import SuiteError, UnknownNameError
+from qbench import registry
+from qbench.errors import QBenchError, SuiteError, UnknownNameError
+from qbench.suite import plugins
 from qbench.suite.problems import explain
 from qbench.suite.schema import Suite
 from qbench.suite.source import Source, YamlPath, read_source
@@ -50,20 +52,44 @@ def find_suite(name_or_path: str) -> Path:
 
 
 def load_suite(name_or_path: str) -> Suite:
-    """Read a suite and resolve all of its entries.
+    """Read a suite, import its plugins, and resolve all of its entries.
+
+    What its plugins register is known to this suite only.
 
     Raises
     ------
     UnknownNameError
         No shipped suite has that name.
     SuiteError
-        The file is not a suite; one line about the first thing that is wrong, with file, line and YAML path.
+        The file is not a suite, or a plugin cannot be used; one line about the first thing that is wrong, with file,
+        line and YAML path.
     """
     source = read_source(find_suite(name_or_path))
+    loaded = _load_plugins(source)
+    names = [name for plugin in loaded for name in plugin.names]
     try:
-        return Suite.model_validate(source.data, context=source)
+        with registry.scope(names):
+            suite = Suite.model_validate(source.data, context=source)
     except ValidationError as error:
         raise _first_problem(source, explain(error, Suite)) from None
+    suite.add_plugin_names(names)
+    return suite
+
+
+def _load_plugins(source: Source) -> list[plugins.Plugin]:
+    given, loaded = source.data.get("plugins"), []
+    names: list[registry.Registered] = []
+    # What is no list of texts is told of with all else that is wrong in the file.
+    for index, text in enumerate(given if isinstance(given, list) else []):
+        if isinstance(text, str) and text not in given[:index]:  # type: ignore[index]
+            try:
+                plugin = plugins.find(text, source.file.parent)
+                plugin.load(names)
+            except QBenchError as error:
+                raise source.error(("plugins", index), str(error)) from None
+            loaded.append(plugin)
+            names += plugin.names
+    return loaded
 
 
 def _first_problem(source: Source, found: list[tuple[str, YamlPath]]) -> SuiteError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -133,6 +133,8 @@ class Suite(_Part):
         What the suite is called; the file's name without its ending.
     about : str
         One line for lists of suites.
+    plugins : tuple of str
+        Files, package folders and installed packages whose names the suite uses; see `qbench.suite.plugins`.
     presets : dict of str to dict
         Options written once, by the name that entries give as ``preset``.
     matrix : tuple of Block
@@ -145,12 +147,23 @@ class Suite(_Part):
 
     name: Annotated[str, Field(min_length=1)]
     about: str = ""
+    plugins: Annotated[tuple[str, ...], _DISTINCT] = ()
     presets: dict[str, dict[str, Any]] = {}
     matrix: Annotated[tuple[Block, ...], _NOT_EMPTY, _ONE_OR_MORE]
     exclude: tuple[Exclusion, ...] = ()
     metrics: Annotated[tuple[Metric, ...], _NOT_EMPTY, _DISTINCT] = get_args(Metric)
 
     _source: Source | None = PrivateAttr(default=None)
+    _plugin_names: tuple[registry.Registered, ...] = PrivateAttr(default=())
+
+    @property
+    def plugin_names(self) -> tuple[registry.Registered, ...]:
+        """What its plugins register: names that are known inside ``registry.scope(suite.plugin_names)``."""
+        return self._plugin_names
+
+    def add_plugin_names(self, names: Sequence[registry.Registered]) -> None:
+        """Remember what the suite's plugins registered."""
+        self._plugin_names = (*self._plugin_names, *names)
 
     @property
     def file(self) -> Path | None:

@@ -66,7 +66,8 @@ def test_from_file_to_cells(load: Callable[..., Suite], tmp_path: Path) -> None:
             "{per_group: 64}",
             "{per_group: 0}",
             "real.yaml:8: `matrix.quantizers[1].granularity`: {'per_group': 0} is not a granularity "
-            "(allowed: per_tensor, per_channel, {per_group: N} with N at least 1)",
+            "(allowed: per_tensor, per_channel, {per_group: N} or "
+            "{per_block: [R, C]} with N, R and C at least 1)",
         ),
         (
             "act_order: false",

@@ -28,12 +28,12 @@ LINES = {
         "name: s",
         "name: s\nexlude: []",
         "s.yaml:2: `exlude`: unknown key 'exlude': did you mean 'exclude'? "
-        "(allowed: about, exclude, matrix, metrics, name, presets)",
+        "(allowed: about, exclude, matrix, metrics, name, plugins, presets)",
     ),
     "the file is no key": (
         "name: s",
         "name: s\nfile: s.yaml",
-        "s.yaml:2: `file`: unknown key 'file' (allowed: about, exclude, matrix, metrics, name, presets)",
+        "s.yaml:2: `file`: unknown key 'file' (allowed: about, exclude, matrix, metrics, name, plugins, presets)",
     ),
     "no bits": ("  bits: [4, 2]\n", "", "s.yaml:2: `matrix`: 'bits' is missing"),
     "unknown axis": (
@@ -42,20 +42,19 @@ LINES = {
         "s.yaml:8: `matrix.method`: unknown key 'method': did you mean 'methods'? "
         "(allowed: bits, methods, models, quantizers, seeds)",
     ),
-    "0 bits": ("[4, 2]", "[4, 0]", "s.yaml:5: `matrix.bits[1]`: given 0 (allowed: a whole number from 2 to 8)"),
-    "1 bit": ("[4, 2]", "[1]", "s.yaml:5: `matrix.bits[0]`: given 1 (allowed: a whole number from 2 to 8)"),
-    "9 bits": ("[4, 2]", "[9]", "s.yaml:5: `matrix.bits[0]`: given 9 (allowed: a whole number from 2 to 8)"),
+    "0 bits": ("[4, 2]", "[4, 0]", "s.yaml:5: `matrix.bits[1]`: given 0 (allowed: a whole number from 1 to 8)"),
+    "9 bits": ("[4, 2]", "[9]", "s.yaml:5: `matrix.bits[0]`: given 9 (allowed: a whole number from 1 to 8)"),
     "bits is a bool": (
         "[4, 2]",
         "[yes]",
-        "s.yaml:5: `matrix.bits[0]`: given true (allowed: a whole number from 2 to 8)",
+        "s.yaml:5: `matrix.bits[0]`: given true (allowed: a whole number from 1 to 8)",
     ),
     "bits is a float": (
         "[4, 2]",
         "[4.0]",
-        "s.yaml:5: `matrix.bits[0]`: given 4.0 (allowed: a whole number from 2 to 8)",
+        "s.yaml:5: `matrix.bits[0]`: given 4.0 (allowed: a whole number from 1 to 8)",
     ),
-    "bits is text": ("[4, 2]", "['4']", "s.yaml:5: `matrix.bits[0]`: given '4' (allowed: a whole number from 2 to 8)"),
+    "bits is text": ("[4, 2]", "['4']", "s.yaml:5: `matrix.bits[0]`: given '4' (allowed: a whole number from 1 to 8)"),
     "bits is no list": ("[4, 2]", "4", "s.yaml:5: `matrix.bits`: given 4 (allowed: a list)"),
     "bits is empty": ("[4, 2]", "[]", "s.yaml:5: `matrix.bits`: given [] (allowed: at least one entry)"),
     "bits twice": ("[4, 2]", "[4, 2, 4]", "s.yaml:5: `matrix.bits[2]`: '4' is listed twice"),
@@ -239,7 +238,7 @@ TAILS = {
     ),
     "bits of an exclusion": (
         "exclude:\n  - when: {bits: [2, x]}\n    reason: slow",
-        "s.yaml:9: `exclude[0].when.bits[1]`: given 'x' (allowed: a whole number from 2 to 8)",
+        "s.yaml:9: `exclude[0].when.bits[1]`: given 'x' (allowed: a whole number from 1 to 8)",
     ),
     "name of an exclusion is no text": (
         "exclude:\n  - when: {models: 3}\n    reason: slow",
@@ -325,7 +324,7 @@ def test_a_matrix_that_is_none(refusal: Callable[..., str], matrix: str, message
 def test_the_path_of_a_list_of_blocks(refusal: Callable[..., str]) -> None:
     block = "{models: [zoo], quantizers: [grid], bits: [%s], methods: [near], seeds: 1}"
     text = f"name: s\nmatrix:\n  - {block % 4}\n  - {block % 0}\n"
-    assert refusal(text) == "s.yaml:4: `matrix[1].bits[0]`: given 0 (allowed: a whole number from 2 to 8)"
+    assert refusal(text) == "s.yaml:4: `matrix[1].bits[0]`: given 0 (allowed: a whole number from 1 to 8)"
 
 
 def test_the_first_by_line_is_told(refusal: Callable[..., str]) -> None:
