@@ -111,7 +111,12 @@ def _codebook(weight: Tensor, quantizer: Quantizer, levels: Codebook) -> BlockGr
             f"quantizer {quantizer.name!r} has a codebook, which is per_tensor or per_channel, given {kind}"
         )
     blocks = weight if kind == "per_channel" else weight.reshape(1, -1)
-    table = quantizer.choose_table(blocks.clone(), levels)
+    given = blocks.clone()
+    table = quantizer.choose_table(given, levels)
+    if not torch.equal(given, blocks):
+        raise CellError(f"quantizer {quantizer.name!r} changed the weights it was given")
+    if not isinstance(table, Tensor):
+        raise CellError(f"quantizer {quantizer.name!r} returned {type(table).__name__} (allowed: a tensor of levels)")
     if table.shape != (len(blocks), levels.count):
         raise CellError(
             f"quantizer {quantizer.name!r} returned levels of shape {tuple(table.shape)}, "
@@ -128,7 +133,8 @@ def _choose(quantizer: Quantizer, blocks: Tensor, weighing: Tensor | None, level
     if weighing is None:
         found = quantizer.choose_qparams(given, levels)
     else:
-        found = quantizer.choose_qparams(given, levels, importance=weighing)  # type: ignore[call-arg]
+        # All cells of a model share its second moments.
+        found = quantizer.choose_qparams(given, levels, importance=weighing.clone())  # type: ignore[call-arg]
     if not torch.equal(given, blocks):
         raise CellError(f"quantizer {quantizer.name!r} changed the weights it was given")
     if not isinstance(found, QParams):

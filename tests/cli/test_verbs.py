@@ -96,9 +96,10 @@ def test_list(call: Any) -> None:
         assert name in said.out, name
     found = json.loads(call("list", "methods", "--json").out)
     assert set(found) == {"methods"} and set(found["methods"]) == set(METHODS.names())
-    assert all(about and "\n" not in about for about in found["methods"].values())
+    assert all(row["about"] and "\n" not in row["about"] for row in found["methods"].values())
+    assert {row["origin"] for row in found["methods"].values()} == {"built in"}
     licences = json.loads(call("list", "assets", "--json").out)["assets"]
-    assert all(asset.licence in licences[name] for name, asset in assets.manifest().items())
+    assert all(asset.licence in licences[name]["about"] for name, asset in assets.manifest().items())
 
 
 def test_a_plugin_that_cannot_be_loaded_hides_no_other(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
