@@ -46,7 +46,8 @@ class HalfQuadratic(IntegerQuantizer):
     last, and rounds the one it starts from at 4 bits.
     """
 
-    allowed_bits: ClassVar[range | tuple[int, ...]] = range(1, 9)
+    # With one bit the two levels are the ends of the range: a squared error above that of leaving all weights out.
+    allowed_bits: ClassVar[range | tuple[int, ...]] = range(2, 9)
 
     symmetric: bool = False
     p: Annotated[float, Field(gt=0, le=1)] = 0.7

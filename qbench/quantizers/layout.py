@@ -124,7 +124,7 @@ def _codebook(weight: Tensor, quantizer: Quantizer, levels: Codebook) -> BlockGr
         )
     if not torch.isfinite(table).all() or (table[:, 1:] < table[:, :-1]).any():
         raise CellError(f"quantizer {quantizer.name!r} returned levels that do not rise, or are not finite")
-    ones = torch.ones(len(blocks), 1, device=weight.device)
+    ones = weight.new_ones(len(blocks), 1)
     return BlockGrid(levels, ones, ones * 0, weight.shape[1], table=table.float())
 
 
