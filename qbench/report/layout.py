@@ -18,6 +18,11 @@ _TITLES = (
     ("weight_sqnr_db", "SQNR dB"),
 )
 
+_BESIDE = (
+    "quantizers side by side: D alone, the best row first; eff.bits: what a weight takes, scales, zero points and "
+    "codebooks included. A grid of more bits is no better grid."
+)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -76,6 +81,7 @@ def footnotes(board: Leaderboard) -> list[str]:
 
 def legend(board: Leaderboard) -> list[str]:
     """Return what the words in the tables mean."""
+    models = {group.model for group in board.groups}
     controls = dict.fromkeys(name for group in board.groups for name in group.controls)
     trained = [
         f"{', '.join(controls)}: the same layers trained in full precision, for as many steps and on the same batches "
@@ -87,6 +93,7 @@ def legend(board: Leaderboard) -> list[str]:
         "regime: inside D <= tau = max(3 SE, .05), SE over documents; failed D > max(10 tau, .1 (chance - fp)); grey "
         "between; k/n: seeds disagree.",
         *(trained if controls else []),
+        *([_BESIDE] if len({(group.model, group.quantizer) for group in board.groups}) > len(models) else []),
         "G: share of rtn's excess loss, on the same grid, that the method does away with; - where rtn lost nothing to "
         "speak of.",
     ]
@@ -98,14 +105,17 @@ def _loss(entry: Entry | None) -> str:
     marks = "".join(f"({number})" for number in entry.notes)
     tail = f" {marks}" if marks else ""
     if not entry.complete:
-        return _incomplete(entry) + tail
+        return incomplete(entry) + tail
     if entry.excess is None:
         return numbers.loss(entry.loss) + tail
     ends = numbers.spread(entry.excess)
     return f"{numbers.loss(entry.loss)} {numbers.signed(entry.excess.mean)}{f' {ends}' if ends else ''}{tail}"
 
 
-def _incomplete(entry: Entry) -> str:
+def incomplete(entry: Entry) -> str:
+    """Return what stands in place of a number where a seed is missing: ``1/3 seeds, 2 failed``."""
+    if entry.complete:
+        return numbers.ABSENT
     done = entry.statuses.get("ok", 0)
     others = [(status, count) for status, count in entry.statuses.items() if status != "ok"]
     if not done and len(others) == 1:

@@ -6,6 +6,7 @@ from tabulate import tabulate
 
 from qbench.report.layout import Table, counts, footnotes, legend, tables
 from qbench.report.leaderboard import Group, Leaderboard
+from qbench.report.side_by_side import side_by_side
 
 _FACTS = (
     "parameters",
@@ -13,6 +14,7 @@ _FACTS = (
     "quantized_parameters",
     "floating_point",
     "grid",
+    "activations",
     "calibration",
     "evaluation",
 )
@@ -30,6 +32,8 @@ def render_markdown(board: Leaderboard, *, command: str | None = None) -> str:
     """
     parts = [f"# {board.suite}", "\n".join(_header(board, command or f"qbench run --suite {board.suite}"))]
     parts += ["\n".join(f"- {_escape(line)}" for line in board.summary)] if board.summary else []
+    for model, beside in side_by_side(board):
+        parts += [f"## {_escape(model)}: quantizers side by side", *map(_github, beside)]
     for group in board.groups:
         parts += [f"## {_escape(group.title)}", *_facts(group)]
         parts += [_github(table) for table in tables(group) if table.rows]

@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from qbench.report.layout import Table, counts, footnotes, legend, tables
 from qbench.report.leaderboard import Group, Leaderboard
+from qbench.report.side_by_side import side_by_side
 
 WIDTH = 120
 
@@ -23,6 +24,9 @@ def render_text(board: Leaderboard) -> str:
     """
     parts = [f"{board.suite}: {counts(board)}"]
     parts += [block for group in board.groups for block in _group(group)]
+    for model, beside in side_by_side(board):
+        first, *others = map(_fit, beside)
+        parts += [f"== {model}: quantizers side by side ==\n{first}", *others]
     closing = ["\n".join(_wrap(line) for line in [*legend(board), f"interval: {board.interval}."])]
     notes = footnotes(board)
     closing += ["\n".join(_wrap(note) for note in notes)] if notes else []
@@ -57,6 +61,7 @@ def _group(group: Group) -> list[str]:
         f"{facts['quantized_layers']} layers quantized" if "quantized_layers" in facts else "",
         f"in floating point: {facts['floating_point']}" if "floating_point" in facts else "",
         f"grid: {facts['grid']}" if "grid" in facts else "",
+        f"activations: {facts['activations']}" if "activations" in facts else "",
     ]
     title = _wrap(f"== {group.title} ==  " + "; ".join(part for part in says if part))
     blocks = [_fit(table) for table in tables(group) if table.rows]

@@ -1,0 +1,76 @@
+"""The quantizers of a model side by side, bitwidth by bitwidth, the best of them first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from qbench.report import numbers
+from qbench.report.entries import Entry
+from qbench.report.layout import Table, incomplete
+from qbench.report.leaderboard import Group, Leaderboard
+
+
+def side_by_side(board: Leaderboard) -> list[tuple[str, list[Table]]]:
+    """Return for each model with more than one quantizer its tables, one a bitwidth.
+
+    Parameters
+    ----------
+    board : Leaderboard
+        Of any suite.
+
+    Returns
+    -------
+    list of (str, list of Table)
+        The model, and tables with a row a quantizer: bits a weight really takes, and the excess loss of each method.
+        Rows are ordered by the least of these; quantizers that have nothing complete come last, in the suite's order,
+        and those that the suite skips at a bitwidth are left out of its table.
+    """
+    models: dict[str, list[Group]] = {}
+    for group in board.groups:
+        if group.bits:
+            models.setdefault(group.model, []).append(group)
+    return [(model, list(_tables(groups))) for model, groups in models.items() if len(groups) > 1]
+
+
+def _tables(groups: Sequence[Group]) -> Iterator[Table]:
+    for width in sorted({width for group in groups for width in group.bits}, reverse=True):
+        there = [group for group in groups if any(_is_wanted(row.get(width)) for row in group.rows.values())]
+        methods = list(dict.fromkeys(method for group in there for method, row in group.rows.items() if width in row))
+        ordered = sorted(there, key=lambda group: _least(group, width))
+        headers = [f"{width} {'bit' if width == 1 else 'bits'}", "eff.bits", *methods]
+        rows = [
+            [
+                str(group.quantizer),
+                _stored(group, width),
+                *(_excess(group.rows.get(name, {}).get(width)) for name in methods),
+            ]
+            for group in ordered
+        ]
+        if len(rows) > 1:
+            yield Table(headers, rows, keys=1)
+
+
+def _is_wanted(entry: Entry | None) -> bool:
+    # A quantizer that the suite skips at a bitwidth, such as one without a grid of so many bits, has no row there.
+    return entry is not None and set(entry.statuses) != {"skipped"}
+
+
+def _least(group: Group, width: int) -> float:
+    entries = [row[width] for row in group.rows.values() if width in row]
+    found = [entry.excess.mean for entry in entries if entry.excess is not None]
+    return min((value for value in found if math.isfinite(value)), default=math.inf)
+
+
+def _stored(group: Group, width: int) -> str:
+    entries = [row[width] for row in group.rows.values() if width in row]
+    found = [entry.effective_bits for entry in entries if entry.effective_bits is not None]
+    return f"{found[0]:.2f}" if found else numbers.ABSENT
+
+
+def _excess(entry: Entry | None) -> str:
+    if entry is None:
+        return ""
+    marks = "".join(f"({number})" for number in entry.notes)
+    text = numbers.signed(entry.excess.mean) if entry.excess is not None else incomplete(entry)
+    return f"{text} {marks}" if marks else text
