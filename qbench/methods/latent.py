@@ -6,7 +6,7 @@ weight afterwards. So the model runs as it always does, without a graph through 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,16 @@ from qbench.methods.problem import LayerSolution, TargetLayer
 from qbench.methods.qat_options import QuantizationAwareTraining
 from qbench.quant.block_grid import BlockGrid, dequantize, quantize
 from qbench.quant.fused import round_to_levels
+
+
+class StepSize(Protocol):
+    """A scale in training."""
+
+    def step_sizes(self) -> list[dict[str, Any]]:
+        """Return the optimizer's parameter groups."""
+
+    def after_update(self) -> None:
+        """Restore what must hold after each optimizer step."""
 
 
 class LatentWeight:

@@ -11,7 +11,9 @@ from qbench.methods.qat_options import QuantizationAwareTraining
 from qbench.spec import Spec
 
 if TYPE_CHECKING:
-    from qbench.methods.problem import Problem, Solution
+    from qbench.methods.problem import Problem, Solution, TargetLayer
+    from qbench.quant.activation import InputRange
+    from qbench.quant.qparams import QParams
 
 
 class LearnedStepSize(QuantizationAwareTraining):
@@ -34,6 +36,11 @@ class LearnedStepSize(QuantizationAwareTraining):
     After each update a step size is held at or above 1e-3 of its first value: the paper does not keep it from turning
     negative, which would mirror the grid. An unsigned grid with a zero point has about half of its levels on either
     side of 0, so its ``quant_max`` above is ``2^(b-1) - 1``.
+
+    Where the quantizer has static `activations`, the step sizes of inputs are learned too, one a layer: from the
+    calibrated grid, or from ``2 mean|x| / sqrt(Qp)`` with ``init: lsq``; the gradient scale is ``1 / sqrt(N Qp)`` with
+    the N features of a token (for a convolution, of a sample) and the Qp levels on the longer side of 0. They are held
+    positive, and have a rate, as those of weights. Dynamic ranges are not learned.
     """
 
     init: Literal["grid", "lsq"] = "grid"
@@ -46,6 +53,12 @@ class LearnedStepSize(QuantizationAwareTraining):
 
     def solve(self, problem: Problem) -> Solution:
         """Return the nearest codes of the trained latent weights on the learned grid; see `Method.solve`."""
-        from qbench.methods.qat import LearnedStepWeight, train
+        from qbench.methods.layer_inputs import QuantizedInput
+        from qbench.methods.qat import LearnedInput, LearnedStepWeight, train
 
-        return train(problem, self, [LearnedStepWeight(layer, self) for layer in problem.layers])
+        def make_input(layer: TargetLayer, params: QParams | None, seen: InputRange | None) -> QuantizedInput:
+            if params is None or seen is None:
+                return QuantizedInput(layer)
+            return LearnedInput(layer, params, seen, self)
+
+        return train(problem, self, [LearnedStepWeight(layer, self) for layer in problem.layers], make_input)

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from qbench.errors import CellError, DivergedError
 from qbench.methods.matrices import from_matrix, to_matrix
 from qbench.quant.block_grid import BlockGrid, dequantize
+from qbench.quant.qparams import QParams
+from qbench.quantizers.activations import Activations
 from qbench.quantizers.base import Quantizer
+from qbench.quantizers.layout import zero_points_fit
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,16 @@ class TargetLayer:
         Chosen from the full-precision weight before any method runs, the same for all methods.
     quantizer : Quantizer or None
         What chose the grid, for methods that choose scales again; None where there is only a grid.
+    activations : Activations or None
+        How the layer's inputs are quantized once its codes are deployed; None where they are not. A method that trains
+        through the quantizer quantizes them in training too, every other method leaves them as they are.
     """
 
     name: str
     module: nn.Module
     grid: BlockGrid
     quantizer: Quantizer | None = None
+    activations: Activations | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -155,6 +162,10 @@ class Solution:
     statistics : dict of str to Tensor
         Running statistics of batch-norm layers that are deployed with the codes, by buffer name; those left out stay
         as they are in the full-precision model.
+    inputs : dict of str to QParams
+        Static grids of layers' inputs that the method used in training, by layer name: scale and zero point of shape
+        (1, 1). All layers with static input quantization, or none; then the ranges are found on the calibration data
+        in the model with the quantized weights.
     """
 
     layers: dict[str, LayerSolution]
@@ -163,6 +174,7 @@ class Solution:
     train_steps: int = 0
     traces: dict[str, list[float]] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, QParams] = field(default_factory=dict)
 
     def check(self, problem: Problem) -> None:
         """Make sure that every layer is there, finite, and on its grid.
@@ -171,9 +183,10 @@ class Solution:
         ------
         CellError
             A layer is missing or was never asked for, its codes have a wrong shape or are elsewhere, its grid has
-            another shape than the given one, or a code is not an integer of the grid.
+            another shape than the given one, or a code is not an integer of the grid. Or static grids of inputs are
+            those of other layers than asked for, or no grids.
         DivergedError
-            A code or a scale is NaN or infinite.
+            A code or a scale is NaN or infinite, or a scale is not positive.
         """
         unknown = sorted(set(self.layers) - {layer.name for layer in problem.layers})
         if unknown:
@@ -191,6 +204,8 @@ class Solution:
                 raise CellError(f"layer {layer.name!r} has codes of shape {shape}, expected {expected}")
             _check_grid(layer, found)
         self._check_statistics(problem)
+        if self.inputs:
+            self._check_inputs(problem)
 
     def _check_statistics(self, problem: Problem) -> None:
         allowed = {
@@ -204,6 +219,34 @@ class Solution:
                 raise CellError(f"the method gave statistics {name!r}, which are those of no batch-norm layer")
             if not torch.isfinite(value.float()).all():
                 raise DivergedError(f"the statistics {name!r} are not finite")
+
+    def _check_inputs(self, problem: Problem) -> None:
+        static = {
+            layer.name: (layer.activations.levels(), layer.grid.scale.device)
+            for layer in problem.layers
+            if layer.activations is not None and layer.activations.scale == "static"
+        }
+        for name, params in self.inputs.items():
+            if name not in static:
+                raise CellError(f"the method gave an input scale of {name!r}, whose inputs have no static range")
+            scale, zero_point = params.scale, params.zero_points()
+            levels, device = static[name]
+            if scale.device != device or zero_point.device != device:
+                raise CellError(f"layer {name!r} has an input scale on {scale.device}, expected {device}")
+            if scale.shape != (1, 1) or zero_point.shape != (1, 1):
+                raise CellError(
+                    f"layer {name!r} has an input scale and zero point of shapes {tuple(scale.shape)} and "
+                    f"{tuple(zero_point.shape)}, expected (1, 1) for both"
+                )
+            if not (torch.isfinite(scale).all() and torch.isfinite(zero_point).all()):
+                raise DivergedError(f"layer {name!r} has an input scale or zero point that is not finite")
+            if not (scale > 0).all():
+                raise DivergedError(f"layer {name!r} has an input scale that is not positive")
+            if not zero_points_fit(zero_point, levels):
+                raise CellError(f"layer {name!r} has an input zero point that is not a level of its grid")
+        missing = [name for name in static if name not in self.inputs]
+        if missing:
+            raise CellError(f"the method left the input scale of layer {missing[0]!r} out")
 
 
 def _check_grid(layer: TargetLayer, found: LayerSolution) -> None:

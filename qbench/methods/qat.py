@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,14 @@ from torch import Tensor, nn
 from qbench.errors import CellError
 from qbench.methods.distillation import distilled_loss
 from qbench.methods.latent import QuantizedWeight
+from qbench.methods.layer_inputs import QuantizedInput, input_ranges, installed, static_params
 from qbench.methods.problem import Problem, Solution, TargetLayer
 from qbench.methods.training import Training
+from qbench.quant.activation import InputRange, positive_reach
 from qbench.quant.block_grid import BlockGrid
 from qbench.quant.fused import block_sums, pass_inside, step_size_gradients
+from qbench.quant.qparams import QParams
+from qbench.quant.ste import fake_quantize_lsq
 from qbench.quantizers.layout import choose_grid
 
 if TYPE_CHECKING:
@@ -129,7 +133,73 @@ class LearnedStepWeight(QuantizedWeight):
         torch.maximum(self.step_size, self._least, out=self.step_size)
 
 
-def train(problem: Problem, options: QuantizationAwareTraining, weights: Sequence[QuantizedWeight]) -> Solution:
+class LearnedInput(QuantizedInput):
+    """Inputs on a static grid whose step size is learned.
+
+    Parameters
+    ----------
+    layer : TargetLayer
+        The layer.
+    params : QParams
+        The calibrated grid, whose zero point stays.
+    seen : InputRange
+        The calibration inputs.
+    options : LearnedStepSize
+        First step size and its rate.
+
+    Attributes
+    ----------
+    step_size : nn.Parameter
+        Of shape (1, 1).
+
+    Notes
+    -----
+    The gradient scale is ``1 / sqrt(N Qp)``. N are the features of a token (Linear, Conv1D) or of a sample (Conv2d),
+    not those of a whole batch. Qp are the levels on the longer side of 0: all but one of an unsigned grid with its zero
+    point at 0, which is what the paper has behind a ReLU. The backward pass has two passes over the inputs in memory.
+    """
+
+    def __init__(self, layer: TargetLayer, params: QParams, seen: InputRange, options: LearnedStepSize) -> None:
+        super().__init__(layer, params)
+        self._zero_point = params.zero_points()
+        self._reach = positive_reach(self.levels, self._zero_point)
+        first = params.scale.clone()
+        if options.init == "lsq":
+            mean = seen.mean_magnitude().to(first.device)
+            first = torch.where(mean > 0, mean * 2 / math.sqrt(self._reach), first)  # inputs that are all 0
+        self.step_size = nn.Parameter(first)
+        self._least = first * 1e-3
+        self._rate = options.step_size_learning_rate or options.learning_rate * float(first)
+
+    def quantized(self, rows: Tensor) -> Tensor:
+        """Return inputs of shape (rows, columns) on their levels at the present step size."""
+        gain = 1 / math.sqrt(rows.shape[1] * self._reach)
+        return fake_quantize_lsq(rows, self.step_size, self._grid(rows), gain)
+
+    def step_sizes(self) -> list[dict[str, Any]]:
+        """Return the step size with its own rate."""
+        return [{"params": [self.step_size], "lr": self._rate}]
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Keep the step size positive."""
+        torch.maximum(self.step_size, self._least, out=self.step_size)
+
+    def params(self) -> QParams:
+        """Return the grid as it is now, with tensors of its own."""
+        return QParams(self.step_size.detach().clone(), self._zero_point.clone())
+
+
+MakeInput = Callable[[TargetLayer, QParams | None, InputRange | None], QuantizedInput]
+"""What quantizes a layer's inputs in training; without a grid and a range where the scale is dynamic."""
+
+
+def train(
+    problem: Problem,
+    options: QuantizationAwareTraining,
+    weights: Sequence[QuantizedWeight],
+    make_input: MakeInput = lambda layer, params, seen: QuantizedInput(layer, params),
+) -> Solution:
     """Train the latent weights of all target layers through their quantizers.
 
     Parameters
@@ -140,29 +210,51 @@ def train(problem: Problem, options: QuantizationAwareTraining, weights: Sequenc
         Budget, optimizer and loss.
     weights : sequence of QuantizedWeight
         One for each target layer.
+    make_input : callable
+        ``make_input(layer, params, seen)`` quantizes the inputs of a layer for which this is asked.
 
     Returns
     -------
     Solution
-        The codes of the last weights; the trace ``train_loss`` is that of the quantized model before each update.
+        The codes of the last weights, and the static grids of inputs; the trace ``train_loss`` is that of the quantized
+        model before each update.
 
     Raises
     ------
     CellError
-        Distillation is asked for, and the task gives no predictions.
+        Distillation is asked for, and the task gives no predictions; or a layer with a static range gets no input.
     DivergedError
-        The training loss or a weight is NaN or infinite.
+        The training loss, a weight or an input is NaN or infinite.
     """
-    training = Training(problem, options, weights, distilled_loss(problem, options.distillation))
-    training.run()
+    loss = distilled_loss(problem, options.distillation)
+    inputs = _inputs(problem, weights, make_input)
+    learned = [one for one in inputs if isinstance(one, LearnedInput)]
+    training = Training(problem, options, weights, loss, learned)
+    with installed(inputs):
+        training.run()
     found = {weight.layer.name: weight.solution() for weight in weights}
+    static = {one.layer.name: params for one in inputs if (params := one.params()) is not None}
     return Solution(
         {name: replace(layer, grid=_owned(layer.grid)) for name, layer in found.items()},
+        calibration_tokens=problem.calibration_tokens if static else 0,
         train_tokens=training.tokens,
         train_steps=training.steps_done,
         traces={"train_loss": training.losses},
         statistics=training.statistics(),
+        inputs=static,
     )
+
+
+def _inputs(problem: Problem, weights: Sequence[QuantizedWeight], make_input: MakeInput) -> list[QuantizedInput]:
+    """Return what quantizes the inputs, with static ranges of the model as training finds it: quantized weights."""
+    layers = [layer for layer in problem.layers if layer.activations is not None]
+    if not layers:
+        return []
+    for weight in weights:
+        weight.write()
+    ranges = input_ranges(problem)
+    static = static_params(problem, ranges)
+    return [make_input(layer, static.get(layer.name), ranges.get(layer.name)) for layer in layers]
 
 
 def _owned(grid: BlockGrid) -> BlockGrid:

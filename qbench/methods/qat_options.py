@@ -27,16 +27,26 @@ class QuantizationAwareTraining(WeightTraining, Method):
         Weight of the newest step in the running means of oscillations and codes.
     oscillation_threshold : float
         Oscillations a step above which a weight counts as oscillating.
+
+    Notes
+    -----
+    Where the quantizer has `activations`, the inputs of the target layers go through their quantizer in each training
+    step, as they do in evaluation. Static ranges are found on the calibration data before training, in the model with
+    the first quantized weights, in one pass with inputs that are not quantized. The full-precision control and the
+    model that is distilled from have no quantized inputs.
     """
 
     sources: ClassVar[tuple[str, ...]] = (
         *WeightTraining.sources,
         "qbench.methods.distillation",
+        "qbench.methods.layer_inputs",
         "qbench.methods.oscillation",
         "qbench.methods.qat",
+        "qbench.quant.activation",
         "qbench.quant.block_grid",
         "qbench.quant.fused",
         "qbench.quant.grid",
+        "qbench.quant.ste",
     )
 
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0

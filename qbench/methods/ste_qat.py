@@ -20,7 +20,8 @@ class StraightThroughQAT(QuantizationAwareTraining):
         ``frozen``: the given grid stays for the whole training, as in the theory; ``dynamic``: the quantizer chooses
         scale and zero point again from the latent weight at every step, and no gradient passes through that choice.
     gradient : str
-        ``identity``: the gradient passes unchanged, as in the theory; ``masked``: clipped weights get none.
+        ``identity``: the gradient passes unchanged, as in the theory; ``masked``: clipped weights, and clipped inputs
+        where the quantizer has `activations`, get none.
     """
 
     sources: ClassVar[tuple[str, ...]] = (
@@ -40,6 +41,8 @@ class StraightThroughQAT(QuantizationAwareTraining):
 
     def solve(self, problem: Problem) -> Solution:
         """Return the nearest codes of the trained latent weights; see `Method.solve`."""
+        from qbench.methods.layer_inputs import QuantizedInput
         from qbench.methods.qat import StraightThroughWeight, train
 
-        return train(problem, self, [StraightThroughWeight(layer, self) for layer in problem.layers])
+        weights, masked = [StraightThroughWeight(layer, self) for layer in problem.layers], self.gradient == "masked"
+        return train(problem, self, weights, lambda layer, params, _: QuantizedInput(layer, params, masked=masked))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qbench.errors import DivergedError
-from qbench.methods.latent import LatentWeight
+from qbench.methods.latent import LatentWeight, StepSize
 from qbench.methods.problem import Problem
 from qbench.methods.training_options import WeightTraining
 
@@ -32,6 +32,8 @@ class Training:
         What is trained; everything else in the model stays as it is.
     loss : callable
         ``loss(model, batch)`` is a scalar.
+    step_sizes : sequence of StepSize
+        Scales of layers' inputs that are trained beside the weights.
 
     Attributes
     ----------
@@ -47,8 +49,10 @@ class Training:
         options: WeightTraining,
         weights: Sequence[LatentWeight],
         loss: Callable[[nn.Module, Tensor], Tensor],
+        step_sizes: Sequence[StepSize] = (),
     ) -> None:
         self._problem, self._options, self._weights, self._loss = problem, options, weights, loss
+        self._step_sizes = step_sizes
         self.losses: list[float] = []
         self.tokens = 0
         self._unread: list[Tensor] = []
@@ -63,7 +67,7 @@ class Training:
         for weight in weights:
             weight.layer.module.weight.requires_grad_()
             weight.write()
-        self._optimizer = _optimizer(weights, options)
+        self._optimizer = _optimizer(weights, step_sizes, options)
         self._peaks = [group["lr"] for group in self._optimizer.param_groups]
         self._trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
 
@@ -106,6 +110,8 @@ class Training:
         for weight in self._weights:
             weight.after_update()
             weight.write()
+        for step_size in self._step_sizes:
+            step_size.after_update()
         self.tokens += self._problem.tokens_of(batch)
         self._unread.append(loss.detach())
         if loss.device.type == "cpu" or len(self._unread) >= _READ_EVERY:
@@ -131,9 +137,11 @@ class Training:
                 raise DivergedError(f"the training loss became {loss} at step {step} of {steps}")
 
 
-def _optimizer(weights: Sequence[LatentWeight], options: WeightTraining) -> torch.optim.Optimizer:
+def _optimizer(
+    weights: Sequence[LatentWeight], step_sizes: Sequence[StepSize], options: WeightTraining
+) -> torch.optim.Optimizer:
     groups: list[dict[str, Any]] = [{"params": [weight.latent for weight in weights], "lr": options.learning_rate}]
-    groups += [group for weight in weights for group in weight.step_sizes()]
+    groups += [group for one in [*weights, *step_sizes] for group in one.step_sizes()]
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.learning_rate, momentum=0.9, fused=True)
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)

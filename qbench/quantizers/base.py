@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from qbench.quant.grid import Convention, IntegerGrid
+from qbench.quantizers.activations import Activations
 from qbench.quantizers.granularity import Granularity, GranularityField
 from qbench.spec import Spec
 
@@ -30,6 +32,8 @@ class Quantizer(Spec):
     first_last : str
         What becomes of the first and the last of the quantized layers, in forward order: ``same`` as the others;
         ``8bit``, on the same grid in 8 bits; ``float``, left in floating point and counted so in effective bits.
+    activations : Activations or None
+        How the inputs of the quantized layers are quantized; None where they are left as they are.
     allowed_bits : sequence of int
         The bits that its grid has; a cell with others is skipped.
     fixed_scales : str or None
@@ -43,15 +47,21 @@ class Quantizer(Spec):
     """
 
     sources: ClassVar[tuple[str, ...]] = (
+        "qbench.methods.layer_inputs",
+        "qbench.quant.activation",
         "qbench.quant.block_grid",
+        "qbench.quant.fused",
         "qbench.quant.grid",
         "qbench.quant.levels",
         "qbench.quant.packing",
         "qbench.quant.qparams",
         "qbench.quant.scale_format",
         "qbench.quant.snapping",
+        "qbench.quant.ste",
+        "qbench.quantizers.activations",
         "qbench.quantizers.granularity",
         "qbench.quantizers.layout",
+        "qbench.quantizers.range_search",
     )
     allowed_bits: ClassVar[range | tuple[int, ...]] = range(2, 9)
     fixed_scales: ClassVar[str | None] = None
@@ -60,11 +70,23 @@ class Quantizer(Spec):
 
     granularity: GranularityField = Granularity(kind="per_channel")
     first_last: Literal["same", "8bit", "float"] = "same"
+    activations: Activations | None = None
+
+    @model_validator(mode="after")
+    def _a_policy_needs_its_grid(self) -> Self:
+        if self.first_last == "8bit" and (reason := self.refuses(8)) is not None:
+            raise ValueError(f"first_last 8bit is not to be had: {reason}; same and float are")
+        return self
 
     def label(self) -> str:
         """Return the name with granularity and every other option that is not at its default."""
         options = [str(self.granularity), *self.changed_options(but={"granularity"})]
         return f"{self.name}[{','.join(options)}]"
+
+    def changed_options(self, but: Collection[str] = ()) -> list[str]:
+        """Return ``option=value`` as `Spec.changed_options` does, and activations in short: ``a8``, ``a4-static``."""
+        options = super().changed_options(but={"activations", *but})
+        return options if self.activations is None or "activations" in but else [*options, str(self.activations)]
 
     def refuses(self, bits: int) -> str | None:
         """Return why there is no grid of that many bits; None where there is one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from safetensors.torch import save
@@ -13,9 +13,11 @@ from torch import Tensor
 
 from qbench.errors import CellError
 from qbench.methods.problem import LayerSolution, Problem, Solution
+from qbench.quant.activation import pack_input
 from qbench.quant.block_grid import dequantize, quantize
 from qbench.quant.packed_layer import pack_layer
 from qbench.quant.scale_format import FLOAT32
+from qbench.quantizers.activations import Activations
 from qbench.quantizers.layout import zero_points_fit
 from qbench.store.record import LayerRow
 
@@ -171,12 +173,21 @@ def left_in_floating_point(problem: Problem) -> str:
     return ", ".join(unique) or "nothing"
 
 
-def packed_weights(solution: Solution) -> tuple[bytes, str]:
+def packed_weights(solution: Solution, activations: Mapping[str, Activations] | None = None) -> tuple[bytes, str]:
     """Return a safetensors file with packed codes, scales, zero points and codebooks, and its sha256.
 
     Each layer has ``<name>.codes`` and the other tensors of `qbench.quant.packed_layer.pack_layer`; the file's metadata
     tells as JSON how to read them, layer by layer. Running statistics of batch norm that the method deploys are there
     by buffer name.
+
+    Parameters
+    ----------
+    solution : Solution
+        What is deployed.
+    activations : dict of str to Activations, optional
+        How the inputs of layers are quantized. The metadata has them under ``activations``, as JSON by layer name, and
+        a static scale and zero point are ``<name>.input_scale`` and ``<name>.input_zero_point``; see
+        `qbench.quant.activation.unpack_input`.
     """
     tensors: dict[str, Tensor] = {}
     about: dict[str, dict[str, object]] = {}
@@ -184,5 +195,11 @@ def packed_weights(solution: Solution) -> tuple[bytes, str]:
         parts, about[name] = pack_layer(found.codes, found.grid)
         tensors |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
     tensors |= {name: value.detach().cpu().contiguous() for name, value in sorted(solution.statistics.items())}
-    data = save(tensors, metadata={"qbench": json.dumps(about, sort_keys=True)})
+    metadata = {"qbench": json.dumps(about, sort_keys=True)}
+    if activations:
+        for name, params in sorted(solution.inputs.items()):
+            tensors |= {f"{name}.{part}": tensor for part, tensor in pack_input(params).items()}
+        plain = {name: asked.model_dump(mode="json") for name, asked in activations.items()}
+        metadata["activations"] = json.dumps(plain, sort_keys=True)
+    data = save(tensors, metadata=metadata)
     return data, hashlib.sha256(data).hexdigest()

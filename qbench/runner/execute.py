@@ -7,6 +7,7 @@ import math
 import random
 import time
 import traceback
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,15 @@ from qbench import atomic
 from qbench.errors import CellError, DivergedError, QBenchError
 from qbench.methods.base import Method
 from qbench.methods.fine_tune import FineTuning
-from qbench.methods.problem import Solution
+from qbench.methods.layer_inputs import (
+    describe_inputs,
+    input_ranges,
+    installed,
+    is_static,
+    quantized_inputs,
+    static_params,
+)
+from qbench.methods.problem import Problem, Solution
 from qbench.methods.sequential import full_precision_hessians
 from qbench.quant.block_grid import BlockGrid
 from qbench.quantizers.base import Quantizer
@@ -178,6 +187,8 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
         "floating_point": evidence.left_in_floating_point(problem),
         "grid": evidence.grids(problem),
     }
+    if (inputs := describe_inputs(problem)) is not None:
+        record.facts["activations"] = inputs
 
     _seed(problem.seed_of("method"))
     machine.warm_up(session.device)
@@ -207,9 +218,25 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     record.layers = evidence.layer_rows(problem, solution, originals, hessians)
     record.effective_bits = evidence.effective_bits(solution, left_alone(task, model, cell))
     record.metrics["weight_sqnr_db"] = evidence.weight_sqnr_db(problem, originals)
-    _evaluate(task, model.eval(), cell, record)
-    data, record.weights_sha256 = evidence.packed_weights(solution)
+    model.eval()
+    solution = _with_input_ranges(solution, problem, record)
+    with installed(quantized_inputs(problem, solution.inputs)):
+        _evaluate(task, model, cell, record)
+    activations = {layer.name: layer.activations for layer in problem.layers if layer.activations is not None}
+    data, record.weights_sha256 = evidence.packed_weights(solution, activations)
     atomic.write_bytes(weights_path, data)
+
+
+def _with_input_ranges(solution: Solution, problem: Problem, record: Record) -> Solution:
+    """Find the static ranges of inputs that the method has not given, in the model that holds the quantized weights."""
+    if solution.inputs or not any(map(is_static, problem.layers)):
+        return solution
+    started = time.monotonic()
+    found = replace(solution, inputs=static_params(problem, input_ranges(problem)))
+    record.cost.method_seconds += time.monotonic() - started
+    # The same data again for a method that has seen them, new to one that has not.
+    record.cost.calibration_tokens = max(record.cost.calibration_tokens, problem.calibration_tokens)
+    return found
 
 
 def _seed(seed: int) -> None:

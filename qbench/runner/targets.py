@@ -13,6 +13,7 @@ from qbench.errors import CellError
 from qbench.methods.matrices import is_matrix_layer, to_matrix
 from qbench.methods.problem import Block, Problem, TargetLayer
 from qbench.quant.block_grid import BlockGrid
+from qbench.quantizers.activations import Activations
 from qbench.quantizers.base import Quantizer
 from qbench.seeds import derive_seed
 from qbench.suite.cell import Cell
@@ -57,10 +58,13 @@ def make_problem(task: Any, model: nn.Module, cell: Cell, grid_of: Callable[[Gri
         The blocks hold no layer that can be quantized, or a layer's grid cannot be laid.
     """
     bits = _bits_by_layer(task, model, cell)
+    activations = _activations_by_layer(list(bits), cell)
     blocks = []
     for block, layers in _matrix_layers(task, model):
         targets = tuple(
-            _target(name, module, bits[name], cell, grid_of) for name, module in layers if bits[name] is not None
+            _target(name, module, bits[name], activations[name], cell, grid_of)
+            for name, module in layers
+            if bits[name] is not None
         )
         if targets:
             blocks.append(Block(block, targets))
@@ -118,8 +122,22 @@ def _bits_by_layer(task: Any, model: nn.Module, cell: Cell) -> dict[str, int | N
     return found
 
 
+def _activations_by_layer(names: list[str], cell: Cell) -> dict[str, Activations | None]:
+    """Return how the inputs of each layer are quantized; a layer that is kept in 8 bits takes inputs of 8 bits."""
+    asked = cell.quantizer.activations if isinstance(cell.quantizer, Quantizer) else None
+    found: dict[str, Activations | None] = dict.fromkeys(names, asked)
+    if asked is not None and isinstance(cell.quantizer, Quantizer) and cell.quantizer.first_last == "8bit" and names:
+        found[names[0]] = found[names[-1]] = asked.model_copy(update={"bits": 8})
+    return found
+
+
 def _target(
-    name: str, module: nn.Module, bits: int | None, cell: Cell, grid_of: Callable[[GridPlace], BlockGrid]
+    name: str,
+    module: nn.Module,
+    bits: int | None,
+    activations: Activations | None,
+    cell: Cell,
+    grid_of: Callable[[GridPlace], BlockGrid],
 ) -> TargetLayer:
     weight: Tensor = module.weight  # type: ignore[assignment]
     assert bits is not None
@@ -127,4 +145,6 @@ def _target(
         grid = grid_of(GridPlace(name, to_matrix(module, weight.detach()), bits))
     except CellError as error:
         raise CellError(f"layer {name!r}: {error}") from None
-    return TargetLayer(name, module, grid, cell.quantizer if isinstance(cell.quantizer, Quantizer) else None)
+    if not isinstance(cell.quantizer, Quantizer):
+        return TargetLayer(name, module, grid)
+    return TargetLayer(name, module, grid, cell.quantizer, activations)
