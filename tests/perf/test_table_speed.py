@@ -1,9 +1,9 @@
 """Fake quantization on tables of levels, beside a search for each weight.
 
-A weight of 1024 x 4096 in float32 is read and written once: 32 MiB, 3 ms at 10 GB/s, as on integers. What a table adds is
-a place in it. A search by bisection mispredicts a branch for each bit of a code, some 20 cycles each: 4 M weights x 4
-bits x 20 cycles at 3 GHz are over 100 ms. By even cells it is a product, a conversion and three look-ups a weight, all in
-the cache: some 10 cycles, 15 ms.
+A weight of 1024 x 4096 in float32 is read and written once: 32 MiB, 3 ms at 10 GB/s, as on integers. What a table adds
+is a place in it. A search by bisection mispredicts a branch for each bit of a code, some 20 cycles each: 4 M weights x
+4 bits x 20 cycles at 3 GHz are over 100 ms. By even cells it is a product, a conversion and three look-ups a weight,
+all in the cache: some 10 cycles, 15 ms.
 
 Ours and the search take turns in one process with one thread, and the ratio is the median over the pairs.
 """
