@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator
 
@@ -30,7 +30,7 @@ class FloatingPoint(TableQuantizer):
     Ties go to the even mantissa. See `qbench.quantizers.float_format.float_levels` for what the codes stand for.
     """
 
-    sources = (*TableQuantizer.sources, "qbench.quantizers.float_format")
+    sources: ClassVar[tuple[str, ...]] = (*TableQuantizer.sources, "qbench.quantizers.float_format")
 
     format: Annotated[str, AfterValidator(_known)] | None = None
 

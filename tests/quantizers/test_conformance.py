@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,21 +11,44 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from qbench.quant.block_grid import fake_quantize, quantize
-from qbench.quantizers.base import Granularity, Quantizer
+from qbench.quant.block_grid import dequantize, fake_quantize, quantize
+from qbench.quant.levels import Codebook, LevelTable
+from qbench.quantizers.base import IntegerQuantizer, Quantizer
+from qbench.quantizers.granularity import Granularity
 from qbench.quantizers.layout import choose_grid
 from qbench.registry import QUANTIZERS
 
-NAMES = ["absmax", "mse"]
-GRANULARITIES: list[Any] = ["per_tensor", "per_channel", {"per_group": 8}]
+GRANULARITIES: list[Any] = ["per_tensor", "per_channel", {"per_group": 8}, {"per_block": [4, 8]}]
+OF_A_FORMAT: dict[str, Any] = {"mxfp4": {"per_group": 32}, "mx": {"per_group": 32}, "nvfp4": {"per_group": 16}}
+SYMMETRIES: list[dict[str, Any]] = [
+    {"symmetric": False},
+    {"symmetric": True},
+    {"symmetric": True, "convention": "narrow_range"},
+    {"symmetric": True, "convention": "larger_side"},
+]
 # The default, and every option of a class away from its default.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "absmax": [{}],
+    "percentile": [{}, {"q": 90.0}],
     "mse": [{}, {"p": 2.4, "candidates": 40, "smallest": 0.3}],
+    "hessian_mse": [{}, {"p": 2.4, "candidates": 40, "smallest": 0.3}],
+    "hqq": [{}, {"p": 1.0, "beta": 1.0, "kappa": 1.1, "iterations": 5}],
+    "nf": [{}, {"range": "mse"}],
+    "fp": [{}, {"format": "e3m0", "range": "mse"}, {"format": "e5m2"}, {"format": "e1m2"}],
+    "pot": [{}, {"range": "mse"}],
+    "apot": [{}, {"range": "mse"}],
+    "seq": [{}, {"range": "mse"}],
+    "ternary": [{}, {"range": "absmax"}, {"range": "mse"}],
+    "binary": [{}],
+    "mxfp4": [{}],
+    "mx": [{}, {"format": "e2m3"}, {"format": "e5m2"}],
+    "nvfp4": [{}],
+    "kmeans": [{}, {"iterations": 3}],
 }
+SHARED = {"name", "granularity", "first_last", "activations", "symmetric", "convention"}
+ROWS, COLUMNS = 6, 20
 
-each_quantizer = pytest.mark.parametrize("name", NAMES)
-each_granularity = pytest.mark.parametrize("granularity", GRANULARITIES, ids=str)
+each_quantizer = pytest.mark.parametrize("name", OPTIONS)
 
 
 def make(name: str, **options: Any) -> Quantizer:
@@ -33,55 +57,104 @@ def make(name: str, **options: Any) -> Quantizer:
     return made
 
 
+def settings() -> Iterator[Any]:
+    """Yield every quantizer with every granularity that it has, and every option, or by default every symmetry."""
+    for name, listed in OPTIONS.items():
+        integers = issubclass(QUANTIZERS.get(name), IntegerQuantizer) and name != "hqq"
+        for options in listed:
+            for symmetry in (SYMMETRIES[: 1 if options else 4]) if integers else [{}]:
+                granularities = GRANULARITIES[:2] if name == "kmeans" else GRANULARITIES
+                for granularity in [OF_A_FORMAT[name]] if name in OF_A_FORMAT else granularities:
+                    every = {**options, **symmetry, "granularity": granularity}
+                    yield pytest.param(name, every, id=f"{name}-{every}")
+
+
 def weight() -> Tensor:
-    drawn = torch.randn(6, 20, generator=torch.Generator().manual_seed(0)) ** 3
-    drawn[2], drawn[3, 4:] = 0.0, 0.0
+    drawn = torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(0)) ** 3
+    drawn[2], drawn[3, 4:], drawn[4] = 0.0, 0.0, 2.5
     return drawn
 
 
-def test_all_built_in_names_are_tested() -> None:
-    assert set(NAMES) <= set(QUANTIZERS.names())
-    assert {name for name in QUANTIZERS.names() if QUANTIZERS.get(name).__module__.startswith("qbench.")} == set(NAMES)
+def importance() -> Tensor:
+    return torch.rand(1, COLUMNS, generator=torch.Generator().manual_seed(1))
+
+
+def blocks_of(matrix: Tensor, granularity: Granularity) -> list[Tensor]:
+    """Return the parts of a matrix that share a scale."""
+    if granularity.kind == "per_tensor":
+        return [matrix]
+    bands = matrix.split(granularity.block_rows or 1)
+    return [tile for band in bands for tile in band.split(granularity.group_size or COLUMNS, dim=1)]
+
+
+def test_all_built_in_names_are_tested_with_all_their_options() -> None:
+    built_in = {name for name in QUANTIZERS.names() if QUANTIZERS.get(name).__module__.startswith("qbench.")}
+    assert built_in == OPTIONS.keys()
+    for name, listed in OPTIONS.items():
+        assert set(QUANTIZERS.get(name).model_fields) - SHARED == {key for options in listed for key in options}
+
+
+@pytest.mark.parametrize(("name", "options"), list(settings()))
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_contract(name: str, options: dict[str, Any], bits: int) -> None:
+    quantizer = make(name, **options)
+    if reason := quantizer.refuses(bits):
+        assert name in reason or f"format {options.get('format')}" in reason
+        return
+    before = weight()
+    grid = choose_grid(before, quantizer, bits, importance())
+    assert torch.equal(before, weight()), "the rule changed the weight it was given"
+    again = choose_grid(weight(), quantizer, bits, importance())
+    assert torch.equal(grid.scale, again.scale) and torch.equal(grid.zero_point, again.zero_point)
+
+    levels, quantized, codes = grid.levels, fake_quantize(before, grid), quantize(before, grid)
+    assert levels.count <= 2**bits
+    blocks = blocks_of(quantized, quantizer.granularity)
+    assert len(blocks) == (grid.scale if grid.table is None else grid.table[:, :1]).numel()
+    assert all(len(block.unique()) <= levels.count for block in blocks)
+    assert torch.equal(codes, codes.round())
+    assert levels.quant_min <= codes.min() and codes.max() <= levels.quant_max
+    assert torch.equal(dequantize(codes, grid), quantized)
+    assert torch.equal(fake_quantize(quantized, grid), quantized)
+    assert torch.equal(quantize(quantized, grid), codes)
+    if isinstance(levels, LevelTable):
+        has_zero = 0.0 in levels.values
+    else:
+        has_zero = not isinstance(levels, Codebook) and not levels.real_zero_point
+    if has_zero:
+        assert (quantized[before == 0] == 0).all()
+    # Nothing is worse than to leave all weights out, but levels that keep small weights from 0.
+    assert name == "seq" or (quantized - before).square().sum() <= before.square().sum()
+
+
+@pytest.mark.parametrize(("name", "options"), list(settings()))
+def test_a_weight_of_nothing_stays_nothing(name: str, options: dict[str, Any]) -> None:
+    quantizer, nothing = make(name, **options), torch.zeros(ROWS, COLUMNS)
+    for bits in (bits for bits in range(1, 9) if quantizer.refuses(bits) is None):
+        grid = choose_grid(nothing, quantizer, bits, importance())
+        assert fake_quantize(nothing, grid).abs().max() < 1e-29
+        assert torch.isfinite(fake_quantize(weight(), grid)).all()
 
 
 @each_quantizer
-@each_granularity
-@pytest.mark.parametrize("grid_of", [False, True, "narrow_range", "larger_side"], ids=str)
-@pytest.mark.parametrize("bits", range(2, 9))
-def test_contract(name: str, granularity: Any, grid_of: bool | str, bits: int) -> None:
-    symmetric = bool(grid_of)
-    convention = grid_of if isinstance(grid_of, str) else "full_range"
-    quantizer = make(name, granularity=granularity, symmetric=symmetric, convention=convention)
-    before = weight()
-    grid = choose_grid(before, quantizer, bits)
-    assert torch.equal(before, weight()), "the rule changed the weight it was given"
-    again = choose_grid(weight(), quantizer, bits)
-    assert torch.equal(grid.scale, again.scale) and torch.equal(grid.zero_point, again.zero_point)
-
-    quantized, codes = fake_quantize(before, grid), quantize(before, grid)
-    blocks = [quantized.flatten()] if granularity == "per_tensor" else list(quantized)
-    if isinstance(granularity, dict):
-        blocks = [part for row in blocks for part in row.split(8)]
-    assert len(blocks) == grid.scale.numel()
-    assert all(len(block.unique()) <= 2**bits for block in blocks)
-    assert len({round(float(level)) for level in codes.unique()} - set(range(-(2**bits), 2**bits))) == 0
-    assert torch.equal(fake_quantize(quantized, grid), quantized)
-    assert torch.equal(quantized == 0, codes == grid.by_column(20)[1])
-    # Nothing is worse than to leave all weights out.
-    assert (quantized - before).square().sum() <= before.square().sum()
+def test_some_bits_are_allowed_and_no_others_are(name: str) -> None:
+    for options in OPTIONS[name]:
+        quantizer = make(name, **options)
+        assert any(quantizer.refuses(bits) is None for bits in range(1, 9))
+        assert all(quantizer.refuses(bits) for bits in (0, 9, 16))
 
 
 @pytest.mark.parametrize(
     ("name", "options"), [(name, options) for name, listed in OPTIONS.items() for options in listed], ids=str
 )
-@each_granularity
-def test_options_survive_json(name: str, options: dict[str, Any], granularity: Any) -> None:
-    quantizer = make(name, granularity=granularity, symmetric=False, **options)
-    plain = json.loads(json.dumps(quantizer.model_dump(mode="json")))
-    assert plain["granularity"] == granularity
-    assert type(quantizer).model_validate(plain) == quantizer
-    assert type(quantizer).model_validate(quantizer.model_dump()) == quantizer
-    assert type(quantizer).model_validate_json(quantizer.model_dump_json()) == quantizer
+def test_options_survive_json(name: str, options: dict[str, Any]) -> None:
+    for granularity in [OF_A_FORMAT[name]] if name in OF_A_FORMAT else GRANULARITIES[:2]:
+        quantizer = make(name, granularity=granularity, first_last="float", **options)
+        plain = json.loads(json.dumps(quantizer.model_dump(mode="json")))
+        assert plain["granularity"] == granularity
+        assert type(quantizer).model_validate(plain) == quantizer
+        assert type(quantizer).model_validate(quantizer.model_dump()) == quantizer
+        assert type(quantizer).model_validate_json(quantizer.model_dump_json()) == quantizer
 
 
 @pytest.mark.parametrize(
@@ -89,8 +162,14 @@ def test_options_survive_json(name: str, options: dict[str, Any], granularity: A
     [
         ("absmax", {}, "absmax[per_channel]"),
         ("absmax", {"granularity": "per_tensor", "symmetric": False}, "absmax[per_tensor,asymmetric]"),
+        ("absmax", {"granularity": {"per_block": [16, 64]}}, "absmax[b16x64]"),
         ("mse", {"granularity": {"per_group": 64}}, "mse[g64]"),
         ("mse", {"p": 2.4, "candidates": 40}, "mse[per_channel,p=2.4,candidates=40]"),
+        ("hqq", {}, "hqq[per_channel,asymmetric]"),
+        ("nf", {}, "nf[per_channel]"),
+        ("fp", {"format": "e3m0", "range": "mse"}, "fp[per_channel,range=mse,format=e3m0]"),
+        ("mxfp4", {}, "mxfp4[g32]"),
+        ("nvfp4", {"first_last": "float"}, "nvfp4[g16,first_last=float]"),
     ],
 )
 def test_labels(name: str, options: dict[str, Any], label: str) -> None:
@@ -104,11 +183,95 @@ def test_unknown_options_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"p": 0}, {"candidates": 0}, {"smallest": 0}, {"smallest": 1}, {"symmetric": "perhaps"}], ids=str
+    ("name", "options"),
+    [
+        *(("mse", options) for options in ({"p": 0}, {"candidates": 0}, {"smallest": 0}, {"smallest": 1})),
+        ("absmax", {"symmetric": "perhaps"}),
+        *(("percentile", {"q": q}) for q in (50, 100.1)),
+        *(("hqq", options) for options in ({"p": 0}, {"p": 1.1}, {"beta": 0}, {"kappa": 0.9}, {"iterations": 0})),
+        *((name, {"range": "mean"}) for name in ("nf", "fp", "pot", "apot", "seq")),
+        *(("fp", {"format": name}) for name in ("e2", "e0m3", "e4m4", "e7m0", "int4", "E2M1")),
+        ("mx", {"format": "e3m0"}),
+        ("kmeans", {"iterations": -1}),
+    ],
+    ids=str,
 )
-def test_options_out_of_bounds_are_refused(options: dict[str, Any]) -> None:
+def test_options_out_of_bounds_are_refused(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(options))):
-        make("mse", **options)
+        make(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "hqq",
+            {"symmetric": True},
+            "hqq optimises the zero point, and a symmetric grid has none (allowed: symmetric: false)",
+        ),
+        (
+            "mxfp4",
+            {"granularity": "per_channel"},
+            "groups of 32 are part of the format mxfp4 (allowed: granularity: {per_group: 32}, which is the default)",
+        ),
+        (
+            "nvfp4",
+            {"granularity": {"per_group": 32}},
+            "groups of 16 are part of the format nvfp4 (allowed: granularity: {per_group: 16}, which is the default)",
+        ),
+        (
+            "kmeans",
+            {"granularity": {"per_group": 64}},
+            "a codebook is too large to be stored for each group (allowed: granularity: per_channel or per_tensor, "
+            "given g64)",
+        ),
+        (
+            "kmeans",
+            {"granularity": {"per_block": [4, 8]}},
+            "a codebook is too large to be stored for each group (allowed: granularity: per_channel or per_tensor, "
+            "given b4x8)",
+        ),
+        (
+            "binary",
+            {"first_last": "8bit"},
+            "first_last 8bit is not to be had: binary has no grid of 8 bits (allowed: 1); same and float are",
+        ),
+        (
+            "fp",
+            {"format": "e2m1", "first_last": "8bit"},
+            "first_last 8bit is not to be had: format e2m1 has 4 bits, not 8; same and float are",
+        ),
+        ("fp", {"format": "int4"}, "'int4' is not a floating-point format (allowed: eXmY, such as e2m1)"),
+        (
+            "fp",
+            {"format": "e7m0"},
+            "'e7m0' is not a floating-point format of 2 to 8 bits with 1 to 6 of exponent",
+        ),
+    ],
+)
+def test_what_is_refused_is_told_why(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        make(name, **options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "reason"),
+    [
+        ("pot", 8, "pot has no grid of 8 bits (allowed: 2 to 7)"),
+        ("nf", 1, "nf has no grid of 1 bit (allowed: 2 to 8)"),
+        ("mx", 5, "mx has no grid of 5 bits (allowed: 4 or 6 or 8)"),
+        ("ternary", 1, "ternary has no grid of 1 bit (allowed: 2)"),
+    ],
+)
+def test_bits_that_there_are_not(name: str, bits: int, reason: str) -> None:
+    assert make(name).refuses(bits) == reason
+
+
+@pytest.mark.parametrize("name", ["fp", "mx"])
+def test_a_format_has_its_own_bits(name: str) -> None:
+    assert make(name, format="e2m1").refuses(4) is None
+    assert make(name, format="e2m1").refuses(6) == "format e2m1 has 4 bits, not 6"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +285,10 @@ def test_options_out_of_bounds_are_refused(options: dict[str, Any]) -> None:
         {"per_group": 8.0},
         {"per_channel": 8},
         {"per_group": 8, "axis": 0},
+        {"per_block": 8},
+        {"per_block": [8]},
+        {"per_block": [8, 0]},
+        {"per_block": [8, 8, 8]},
         64,
         None,
     ],
@@ -131,12 +298,22 @@ def test_what_is_no_granularity_is_told_what_is_one(value: Any) -> None:
     with pytest.raises(ValidationError) as caught:
         make("absmax", granularity=value)
     assert (
-        f"{value!r} is not a granularity (allowed: per_tensor, per_channel, {{per_group: N}} with N at least 1)"
-        in str(caught.value)
+        f"{value!r} is not a granularity (allowed: per_tensor, per_channel, {{per_group: N}} or "
+        "{per_block: [R, C]} with N, R and C at least 1)" in str(caught.value)
     )
 
 
-@pytest.mark.parametrize(("kind", "group_size"), [("per_group", None), ("per_channel", 8), ("per_tensor", 8)])
-def test_a_group_size_belongs_to_groups(kind: Any, group_size: int | None) -> None:
-    with pytest.raises(ValidationError, match="group_size"):
-        Granularity(kind=kind, group_size=group_size)
+@pytest.mark.parametrize(
+    ("kind", "group_size", "block_rows"),
+    [
+        ("per_group", None, None),
+        ("per_channel", 8, None),
+        ("per_tensor", 8, None),
+        ("per_group", 8, 4),
+        ("per_block", 8, None),
+        ("per_block", None, 4),
+    ],
+)
+def test_sizes_belong_to_groups_and_tiles(kind: Any, group_size: int | None, block_rows: int | None) -> None:
+    with pytest.raises(ValidationError, match="group_size|block_rows"):
+        Granularity(kind=kind, group_size=group_size, block_rows=block_rows)
