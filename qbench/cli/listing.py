@@ -45,11 +45,12 @@ def list_names(
         options.print_json({name: {one: row._asdict() for one, row in rows.items()} for name, rows in found.items()})
         return
     for name, rows in found.items():
+        # Suites and assets have one source only.
+        told: list[tuple[str, ...]] = [(one, *row) for one, row in sorted(rows.items())]
+        headers = [name, "from", ""]
         if name in ("suites", "assets"):
-            table, headers = [(one, row.about) for one, row in sorted(rows.items())], [name, ""]
-        else:
-            table, headers = [(one, *row) for one, row in sorted(rows.items())], [name, "from", ""]
-        typer.echo(tabulate(table, headers=headers, tablefmt="plain") + "\n")
+            told, headers = [(one, about) for one, _, about in told], [name, ""]
+        typer.echo(tabulate(told, headers=headers, tablefmt="plain") + "\n")
 
 
 class _Row(NamedTuple):
