@@ -43,8 +43,10 @@ ROOMS = {
     # What strangers import, of both.
     "plugin": GROUND | {"spec", "registry", "quant", "quantizers", "methods"},
     "runner": KNOWN | {"quant", "quantizers", "methods", "tasks"},
+    "conformance": GROUND | {"spec", "registry", "suite", "quant", "quantizers", "methods", "tasks"},
+    "testing": {"errors", "quantizers", "methods", "conformance"},
     # Where both meet.
-    "cli": KNOWN | {"report", "runner", "tasks"},
+    "cli": KNOWN | {"report", "runner", "tasks", "conformance"},
 }
 TORCH_FREE_ROOMS = GROUND | {"spec", "registry", "suite", "store", "report", "plugin", "cli"}
 HEAVY = {"torch", "torchvision", "transformers", "datasets", "lm_eval", "safetensors.torch"}
