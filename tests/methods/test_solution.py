@@ -181,7 +181,8 @@ def test_what_is_not_finite_has_diverged(make_problem: MakeProblem, value: float
     (codes if where == "codes" else scale)[0, 0] = value
     with pytest.raises(DivergedError) as caught:
         solved(problem, codes=codes, grid=grid.with_scale(scale)).check(problem)
-    assert str(caught.value) == f"layer {FIRST!r} has codes or scales that are not finite"
+    told = {"codes": "codes that are not finite", "scale": "a scale that is not finite"}
+    assert str(caught.value) == f"layer {FIRST!r} has {told[where]}"
 
 
 @pytest.mark.parametrize("value", [0.0, -0.1])
