@@ -17,7 +17,7 @@ from qbench.suite.load import load_suite
 from qbench.suite.plugins import find_file, loaded_for, public_name
 from qbench.suite.schema import Suite
 
-from .conftest import SUITE
+from .conftest import SUITE, Grid
 
 Write = Callable[..., Path]
 
@@ -262,8 +262,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
     "a taken name": (
         "[clip.py]",
         {"clip.py": CLIP.replace('"clip"', '"grid"')},
-        "`plugins[0]`: clip.py, line 4: quantizer 'grid' is registered twice: "
-        "tests.suite.conftest:Grid and clip.py:Clip",
+        f"`plugins[0]`: clip.py, line 4: quantizer 'grid' is registered twice: {Grid.__module__}:Grid and clip.py:Clip",
     ),
     "a name that an earlier plugin took": (
         "[clip.py, other.py]",
