@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class KMeans(Quantizer):
     """2^b levels of each channel's own, at the means of the weights that go to them: one-dimensional k-means.
 
-    Each channel keeps the better of two results of Lloyd's algorithm, by squared error: from the quantiles
-    ``(k + 1/2) / 2^b`` of its weights, and from the levels that the quantizer `mse` has, than which it is therefore
-    never worse.
+    Lloyd's algorithm starts from the quantiles ``(k + 1/2) / 2^b`` of the channel's weights, from the middles of 2^b
+    equal parts of its range, and from the levels that the quantizer `mse` has. After five iterations it goes on with
+    the one of the least squared error: no error is above that of `mse`.
 
     Attributes
     ----------

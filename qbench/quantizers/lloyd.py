@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from qbench.quant.grid import IntegerGrid
-from qbench.quant.qparams import QParams
+from qbench.quantizers.range_search import best_shrunk_range
 
-# As the quantizer mse, by default: 80 ranges, in steps of 1 %.
-_SHARES = [1 - step / 100 for step in range(80)]
+_TRIAL = 5
 
 
 def best_means(blocks: Tensor, bits: int, iterations: int) -> Tensor:
-    """Return the better of two sets of means in each row; see `qbench.quantizers.kmeans.KMeans`.
+    """Return the means of each row from the best of three starts; see `qbench.quantizers.kmeans.KMeans`.
 
     Parameters
     ----------
@@ -35,11 +34,22 @@ def best_means(blocks: Tensor, bits: int, iterations: int) -> Tensor:
     Tensor of shape (rows, 2^bits)
         Rising in each row; on the device and in the type of `blocks`.
     """
-    rows = _SortedRows.of(blocks)
-    found = [rows.lloyd(start, iterations) for start in (rows.quantiles(2**bits), rows.shrunk_integers(bits))]
-    errors = [rows.error(levels) for levels in found]
-    best = torch.where(errors[1] < errors[0], found[1], found[0])
-    return best.to(blocks.device, blocks.dtype)
+    rows, count = _SortedRows.of(blocks), 2**bits
+    best, least = rows.weights[:, :1], rows.weights.new_full((1, 1), torch.inf)
+    for start in (rows.quantiles(count), rows.even_parts(count), _integers(blocks, bits)):
+        # A few iterations tell which start is the best.
+        found = rows.lloyd(start, min(iterations, _TRIAL))
+        error = rows.error(found)
+        best = torch.where(error < least, found, best)
+        least = least.minimum(error)
+    return rows.lloyd(best, max(iterations - _TRIAL, 0)).to(blocks.device, blocks.dtype)
+
+
+def _integers(blocks: Tensor, bits: int) -> Tensor:
+    """Return the levels that the quantizer `mse` has by default."""
+    grid = IntegerGrid(bits, symmetric=True)
+    codes = torch.arange(grid.quant_min, grid.quant_max + 1, device=blocks.device)
+    return (best_shrunk_range(blocks, grid).scale * codes).double().cpu()
 
 
 @dataclass(frozen=True)
@@ -60,18 +70,9 @@ class _SortedRows:
         places = ((torch.arange(count) + 0.5) / count * columns).long()
         return self.weights[:, places]
 
-    def shrunk_integers(self, bits: int) -> Tensor:
-        """Return the levels of the symmetric integers on the range with the least error."""
-        grid = IntegerGrid(bits, symmetric=True)
-        codes = torch.arange(grid.quant_min, grid.quant_max + 1, dtype=torch.float64)
+    def even_parts(self, count: int) -> Tensor:
         low, high = self.weights[:, :1], self.weights[:, -1:]
-        full = QParams.from_range(low, high, grid).scale
-        best, least = full, self.error(full * codes)
-        for share in _SHARES[1:]:
-            error = self.error(full * share * codes)
-            best = torch.where(error < least, full * share, best)
-            least = least.minimum(error)
-        return best * codes
+        return low + (high - low) * ((torch.arange(count, dtype=torch.float64) + 0.5) / count)
 
     def lloyd(self, levels: Tensor, iterations: int) -> Tensor:
         """Move levels to the means of their weights, until none moves."""
@@ -81,9 +82,17 @@ class _SortedRows:
             if before is not None and torch.equal(ends, before):
                 break
             before = ends
-            counts = ends.diff(dim=1)
-            levels = torch.where(counts > 0, self._sums_between(ends) / counts.clamp(min=1), levels)
+            levels = self._means(ends, levels)
         return levels
+
+    def _means(self, ends: Tensor, levels: Tensor) -> Tensor:
+        """Return the mean weight of each level; one without weights stays where it is."""
+        counts, last = ends.diff(dim=1), self.weights.shape[1] - 1
+        lowest = self.weights.gather(1, ends[:, :-1].clamp(max=last))
+        highest = self.weights.gather(1, (ends[:, 1:] - 1).clamp(min=0))
+        # A small difference of large sums may lie beside the weights that it is the mean of.
+        means = (self._sums_between(ends) / counts.clamp(min=1)).maximum(lowest).minimum(highest)
+        return torch.where(counts > 0, means, levels)
 
     def error(self, levels: Tensor) -> Tensor:
         """Return the squared error of each row up to the sum of its squares, of shape (rows, 1)."""

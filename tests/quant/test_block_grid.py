@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from qbench.quant.block_grid import BlockGrid, dequantize, fake_quantize, join_groups, quantize, stack_rows
@@ -13,7 +15,7 @@ from qbench.quant.qparams import QParams
 
 ROWS, COLUMNS = 12, 40
 
-every_grid = pytest.mark.parametrize("bits", [2, 3, 4, 8])
+every_grid = pytest.mark.parametrize("bits", range(1, 9))
 both_symmetries = pytest.mark.parametrize("symmetric", [True, False])
 
 
@@ -67,6 +69,53 @@ def test_agrees_with_torch(bits: int, symmetric: bool, layout: str) -> None:
     assert clear.float().mean() > 0.98
     assert torch.equal(ours[clear], theirs[clear])
     assert ((ours - theirs) / scale).round().abs().max() <= 1
+
+
+ALL_GRIDS = [
+    IntegerGrid(bits, symmetric, convention)
+    for bits in range(1, 9)
+    for symmetric, convention in (
+        (False, "full_range"),
+        (True, "full_range"),
+        (True, "narrow_range"),
+        (True, "larger_side"),
+    )
+    if (bits, convention) != (1, "narrow_range")
+]
+weights = st.lists(st.floats(-300, 300, width=32), min_size=1, max_size=40)
+
+
+@given(st.sampled_from(ALL_GRIDS), weights, st.floats(2**-6, 8, width=32), st.data())
+def test_agrees_with_torch_on_any_weights(
+    levels: IntegerGrid, drawn: list[float], scale: float, data: st.DataObject
+) -> None:
+    zero_point = data.draw(st.integers(levels.zero_points[0], levels.zero_points[-1]))
+    grid = BlockGrid(levels, torch.tensor([[scale]]), torch.tensor([[float(zero_point)]]), len(drawn))
+    weight = torch.tensor([drawn])
+    position = weight / scale
+    # torch multiplies by 1/scale, and rounds after the zero point is added: a tie may go to the other side.
+    clear = ((position - position.floor()) - 0.5).abs() > 1e-4 * (1 + position.abs())
+    ours = fake_quantize(weight, grid)
+    theirs = torch.fake_quantize_per_channel_affine(
+        weight, grid.scale.flatten(), grid.zero_point.flatten().int(), 0, levels.quant_min, levels.quant_max
+    )
+    assert torch.equal(ours[clear], theirs[clear])
+
+
+@given(
+    st.sampled_from([levels for levels in ALL_GRIDS if levels.symmetric and levels.convention != "larger_side"]),
+    st.lists(st.integers(-1200, 1200), min_size=1, max_size=40),
+    st.integers(-20, 20),
+)
+def test_agrees_with_torch_at_ties_of_signed_levels(levels: IntegerGrid, quarters: list[int], exponent: int) -> None:
+    """A power of two has an exact reciprocal, and without a zero point nothing is added before rounding."""
+    scale = torch.tensor([2.0**exponent])
+    weight = torch.tensor([quarters]) / 4 * scale
+    grid = BlockGrid(levels, scale[None], torch.zeros(1, 1), len(quarters))
+    theirs = torch.fake_quantize_per_channel_affine(
+        weight, scale, torch.zeros(1, dtype=torch.int32), 0, levels.quant_min, levels.quant_max
+    )
+    assert torch.equal(fake_quantize(weight, grid), theirs)
 
 
 @every_grid

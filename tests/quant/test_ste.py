@@ -168,6 +168,32 @@ def test_the_grid_s_own_scale_is_not_used_by_lsq() -> None:
     )
 
 
+@pytest.mark.parametrize(("height", "width"), [(2, 8), (2, 5), (3, 8), (2, 20), (3, 20), (1, 8)])
+@both_symmetries
+def test_a_tile_s_step_gets_the_sum_of_its_weights_gradients(height: int, width: int, symmetric: bool) -> None:
+    """Beside a grid with a step a weight, whose gradients are added up by hand; tiles are left over on both sides."""
+    weight, upstream, fine = drawn("per_channel", symmetric)
+    blocks, groups = -(-ROWS // height), -(-COLUMNS // width)
+    generator = torch.Generator().manual_seed(8)
+    scale = torch.rand(blocks, groups, generator=generator) + 0.5
+    zero_point = torch.full((blocks, groups), 0.0 if symmetric else 3.0)
+    grid = BlockGrid(fine.levels, scale, zero_point, width, height)
+    every = [
+        part.repeat_interleave(height, 0)[:ROWS].repeat_interleave(width, 1)[:, :COLUMNS]
+        for part in (scale, zero_point)
+    ]
+    alone = BlockGrid(fine.levels, *every, 1)
+    by_weight, by_step = step_size_gradients(weight, upstream, grid, torch.empty_like(weight))
+    expected, of_each = step_size_gradients(weight, upstream, alone, torch.empty_like(weight))
+    assert torch.equal(by_weight, expected)
+    sums = [[tile.sum() for tile in band.split(width, dim=1)] for band in of_each.split(height)]
+    torch.testing.assert_close(by_step, torch.tensor(sums))
+    torch.testing.assert_close(
+        block_sums(weight, grid),
+        torch.tensor([[tile.sum() for tile in band.split(width, dim=1)] for band in weight.split(height)]),
+    )
+
+
 # A width and height that give several bands with a shorter last one.
 LARGE = (700, 1000)
 
@@ -180,13 +206,24 @@ def large(granularity: object, symmetric: bool) -> tuple[Tensor, Tensor, BlockGr
     return weight, upstream, grid
 
 
-@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel", {"per_group": 50}, {"per_group": 64}], ids=str)
+@pytest.mark.parametrize(
+    "granularity",
+    [
+        "per_tensor",
+        "per_channel",
+        {"per_group": 50},
+        {"per_group": 64},
+        {"per_block": [50, 50]},
+        {"per_block": [64, 64]},
+    ],
+    ids=str,
+)
 @both_symmetries
 def test_bands_join_without_a_seam(granularity: object, symmetric: bool) -> None:
     weight, upstream, grid = large(granularity, symmetric)
     assert torch.equal(fake_quantize_ste(weight, grid, masked=False), fake_quantize(weight, grid))
     latent, step = weight.clone().requires_grad_(), grid.scale.clone().requires_grad_()
-    by_column, zeros = grid.with_scale(step).by_column(LARGE[1])
+    by_column, zeros = grid.with_scale(step).by_column(LARGE[1], LARGE[0])
     low, high = grid.levels.quant_min, grid.levels.quant_max
     ratio = latent / by_column
     inside = (ratio + zeros > low) & (ratio + zeros < high)

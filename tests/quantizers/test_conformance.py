@@ -315,5 +315,5 @@ def test_what_is_no_granularity_is_told_what_is_one(value: Any) -> None:
     ],
 )
 def test_sizes_belong_to_groups_and_tiles(kind: Any, group_size: int | None, block_rows: int | None) -> None:
-    with pytest.raises(ValidationError, match="group_size|block_rows"):
+    with pytest.raises(ValidationError, match=r"group_size|block_rows"):
         Granularity(kind=kind, group_size=group_size, block_rows=block_rows)

@@ -10,14 +10,18 @@ from pydantic import AllowInfNan
 from torch import Tensor, nn
 
 from qbench.errors import CellError
-from qbench.quant.block_grid import fake_quantize
+from qbench.quant.block_grid import dequantize, fake_quantize, quantize
 from qbench.quant.grid import IntegerGrid
 from qbench.quant.qparams import QParams
 from qbench.quantizers.absmax import AbsMax
-from qbench.quantizers.base import Quantizer
+from qbench.quantizers.base import IntegerQuantizer, Quantizer
+from qbench.quantizers.granularity import Granularity
+from qbench.quantizers.hessian_mse import HessianWeightedError
 from qbench.quantizers.layout import choose_grid
+from qbench.registry import QUANTIZERS
 
 PER_GROUP = {"per_group": 64}
+PER_BLOCK = {"per_block": [100, 64]}
 
 
 def absmax(granularity: object, *, symmetric: bool = True) -> AbsMax:
@@ -28,7 +32,7 @@ def drawn(rows: int, columns: int) -> Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(columns))
 
 
-class Fixed(Quantizer):
+class Fixed(IntegerQuantizer):
     """A rule that returns what it is told, and remembers the blocks it was given."""
 
     scale: Annotated[float, AllowInfNan()] = 1.0  # what a rule may not return
@@ -45,7 +49,8 @@ SEEN: list[Tensor] = []
 
 
 @pytest.mark.parametrize(
-    ("granularity", "shape"), [("per_tensor", (1, 1)), ("per_channel", (256, 1)), (PER_GROUP, (256, 6))]
+    ("granularity", "shape"),
+    [("per_tensor", (1, 1)), ("per_channel", (256, 1)), (PER_GROUP, (256, 6)), (PER_BLOCK, (3, 6))],
 )
 def test_shapes_of_the_scales(granularity: object, shape: tuple[int, int]) -> None:
     grid = choose_grid(drawn(256, 344), absmax(granularity), 4)
@@ -63,6 +68,66 @@ def test_a_ragged_matrix_is_quantized_as_its_pieces_are(symmetric: bool) -> None
     ]
     grid = choose_grid(weight, absmax(PER_GROUP, symmetric=symmetric), 3)
     assert torch.equal(fake_quantize(weight, grid), torch.cat(apart, dim=1))
+
+
+def by_hand(weight: Tensor, rule: Quantizer, height: int, width: int, bits: int) -> Tensor:
+    """Quantize each tile as a matrix of its own."""
+    alone = rule.model_copy(update={"granularity": Granularity(kind="per_tensor")})
+
+    def quantized(tile: Tensor) -> Tensor:
+        return fake_quantize(tile, choose_grid(tile, alone, bits))
+
+    bands = (torch.cat([quantized(tile) for tile in band.split(width, dim=1)], dim=1) for band in weight.split(height))
+    return torch.cat(list(bands))
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(8, 16), (8, 15), (7, 16), (7, 15), (1, 16), (24, 1), (24, 48), (100, 16), (7, 100)]
+)
+@pytest.mark.parametrize("name", ["absmax", "mse", "nf", "seq", "hqq"])
+def test_tiles_are_quantized_as_if_they_stood_alone(name: str, height: int, width: int) -> None:
+    """The matrix has 24 x 48 weights: tiles fill it, are left over at the right, below, or both, or are larger."""
+    weight = drawn(24, 48)
+    granularity = {"per_block": [height, width]}
+    rule = QUANTIZERS.get(name).model_validate({"name": name, "granularity": granularity})
+    assert isinstance(rule, Quantizer)
+    grid = choose_grid(weight, rule, 3)
+    assert grid.scale.shape == (-(-24 // min(height, 24)), -(-48 // min(width, 48)))
+    expected = by_hand(weight, rule, height, width, 3)
+    # A real zero point is a mean, and so a sum, which may be added up in another order.
+    close = {"rtol": 0, "atol": 0} if name != "hqq" else {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(fake_quantize(weight, grid), expected, **close)
+    codes = quantize(weight, grid)
+    assert torch.equal(dequantize(codes, grid), fake_quantize(weight, grid))
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 16), (7, 15)])
+def test_a_tile_meets_its_own_inputs(height: int, width: int) -> None:
+    weight, inputs = drawn(24, 48), drawn(1, 48).square()
+    options = {"name": "hessian_mse", "granularity": {"per_block": [height, width]}}
+    grid = choose_grid(weight, HessianWeightedError.model_validate(options), 3, inputs)
+    whole = HessianWeightedError.model_validate({"name": "hessian_mse", "granularity": "per_tensor"})
+    for row, band in enumerate(weight.split(height)):
+        for column, (tile, own) in enumerate(zip(band.split(width, dim=1), inputs.split(width, dim=1), strict=True)):
+            assert grid.scale[row, column] == choose_grid(tile, whole, 3, own).scale
+
+
+@pytest.mark.parametrize(
+    ("granularity", "same"), [("per_channel", [1, 48]), ("per_tensor", [24, 48]), (PER_GROUP, [1, 64])]
+)
+def test_tiles_of_one_row_or_all_rows_are_the_other_granularities(granularity: object, same: list[int]) -> None:
+    weight = drawn(24, 48)
+    one, other = (choose_grid(weight, absmax(kind), 4) for kind in (granularity, {"per_block": same}))
+    assert torch.equal(one.scale, other.scale)
+    assert torch.equal(fake_quantize(weight, one), fake_quantize(weight, other))
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 16), (7, 15)])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_tiles_store_a_scale_each(height: int, width: int, symmetric: bool) -> None:
+    grid = choose_grid(drawn(24, 48), absmax({"per_block": [height, width]}, symmetric=symmetric), 3)
+    tiles = -(-24 // height) * -(-48 // width)
+    assert grid.stored_bits(24, 48) == 3 * 24 * 48 + tiles * (32 if symmetric else 35)
 
 
 @pytest.mark.parametrize("size", [40, 41, 1000])
@@ -84,6 +149,15 @@ def test_groups_of_one_have_a_scale_each() -> None:
     [
         ("per_tensor", lambda w: [w.reshape(1, -1)]),
         ("per_channel", lambda w: [w]),
+        (
+            {"per_block": [2, 4]},
+            lambda w: [
+                torch.stack([w[:2, :4].flatten(), w[:2, 4:8].flatten()]),
+                w[:2, 8:].reshape(1, -1),
+                torch.stack([w[2, :4], w[2, 4:8]]),
+                w[2:, 8:],
+            ],
+        ),
         (
             {"per_group": 4},
             lambda w: [torch.stack([part for row in w for part in (row[:4], row[4:8])]), w[:, 8:]],
