@@ -134,7 +134,8 @@ class Registry:
             raise QBenchError(f"{where} does not write {' or '.join(self._needs)}")
 
     def _twice(self, name: str, taken: str | type[Spec], place: str) -> str:
-        return f"{self.kind} {name!r} is registered twice: {_place(taken)} and {place}"
+        owner = f" of {self._distributions[name]}" if name in self._distributions else ""
+        return f"{self.kind} {name!r} is registered twice: {_place(taken)}{owner} and {place}"
 
     def _read_plugins(self) -> None:
         if self._plugins_read:

@@ -1,0 +1,1 @@
+"""A quantizer and a method for qbench."""
