@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from qbench.conformance.blame import told
-from qbench.conformance.contract import MissingError
+from qbench.conformance.contract import BrokenError, MissingError
 from qbench.conformance.matrices import Matrix
+from qbench.conformance.surroundings import seeded, watching_chance
 from qbench.quant.block_grid import BlockGrid, fake_quantize, quantize
 from qbench.quant.levels import Levels
 from qbench.quant.qparams import QParams
@@ -86,9 +87,9 @@ class _Watched:
             self._not_a("choose_table", found, "a tensor")
         table = self._shaped("table", found, (len(blocks), grid.count))
         if not torch.isfinite(table).all():
-            self.note("scales", "a level that is not finite (allowed: finite numbers)")
+            self.note("table", "a level that is not finite (allowed: finite numbers)")
         if (table[:, 1:] < table[:, :-1]).any():
-            self.note("scales", "levels that fall (allowed: each at least as large as the one before)")
+            self.note("table", "levels that fall (allowed: each at least as large as the one before)")
         return table.nan_to_num().sort(dim=1).values
 
     def _look_at_inputs(self, blocks: Tensor, handed: Tensor) -> None:
@@ -133,6 +134,8 @@ class Case:
     ----------
     faults : dict of str to str
         What went wrong when the quantizer was asked, by kind.
+    drawn : list of str
+        The global generators that it drew from, once `answers` are known.
     """
 
     def __init__(
@@ -148,10 +151,22 @@ class Case:
         self.quantizer, self.bits, self.matrix = quantizer, bits, matrix
         self.is_repeated, self.is_first, self.is_timed = is_repeated, is_first, is_timed
         self.weight = matrix.weight
+        self.drawn: list[str] = []
         self._grid, self.faults = self._asked(self.weight.clone())
 
     def __str__(self) -> str:
         return f"{self.bits} {'bit' if self.bits == 1 else 'bits'}, {self.quantizer.granularity}, {self.matrix.name}"
+
+    @cached_property
+    def answers(self) -> tuple[BlockGrid, BlockGrid, BlockGrid]:
+        """Three more grids of the weights: two after the same seeding of the global generators, one after another."""
+        with seeded(1):
+            first = self.again()
+        with seeded(1):
+            second = self.again()
+        with watching_chance(2) as self.drawn:
+            third = self.again()
+        return first, second, third
 
     @property
     def has_grid(self) -> bool:
@@ -214,13 +229,13 @@ class Case:
 
         Raises
         ------
-        MissingError
-            It gives none.
+        BrokenError
+            It gives none, though it gave one the first time.
         """
         _ = self.grid
         grid, faults = self._asked((self.weight if weight is None else weight).clone(), importance)
         if grid is None:
-            raise MissingError(f"needs a second grid, and none was given ({next(iter(faults.values()))})")
+            raise BrokenError(f"no grid: {next(iter(faults.values()))}")
         return grid
 
     def _asked(self, weight: Tensor, importance: Tensor | None = None) -> tuple[BlockGrid | None, dict[str, str]]:

@@ -62,11 +62,12 @@ def check(quantizer: Quantizer, bits: list[int] | None = None) -> Report:
 def _cases(quantizer: Quantizer, bits: list[int]) -> list[Case]:
     cases: list[Case] = []
     few = sorted({bits[0], bits[len(bits) // 2], bits[-1]})
+    ends = sorted({bits[0], bits[-1]})
     for place, one in enumerate(_variants(quantizer, bits[0])):
-        for number in few if place else bits:
+        for number in ends if place else bits:
             for index, matrix in enumerate(matrices()):
                 first = not index and number == bits[0]
-                repeated = matrix.name in _REPEATED and number in few
+                repeated = matrix.name in _REPEATED and number in (ends[:1] if place else few)
                 cases.append(
                     Case(one, number, matrix, is_repeated=repeated, is_first=first, is_timed=first and not place)
                 )

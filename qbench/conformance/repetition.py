@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qbench.conformance.case import Case
-from qbench.conformance.contract import BrokenError, Property, UnableError
+from qbench.conformance.contract import BrokenError, MissingError, Property, UnableError
 from qbench.conformance.surroundings import default_dtype, seeded
 from qbench.quant.block_grid import BlockGrid, fake_quantize, quantize
 
@@ -25,62 +23,47 @@ def _parts(grid: BlockGrid) -> dict[str, Tensor]:
     return parts if grid.table is None else {**parts, "table": grid.table}
 
 
-def _require_same(case: Case, again: BlockGrid, when: str, *, exactly: bool) -> None:
-    for name, part in _parts(case.grid).items():
+def _require_same(one: BlockGrid, again: BlockGrid, when: str, *, exactly: bool) -> None:
+    for name, part in _parts(one).items():
         other = _parts(again)[name].to(part.device)
         if part.dtype != other.dtype:
             raise BrokenError(f"a {name} of type {other.dtype} {when} (allowed: {part.dtype})")
-        same = torch.equal(part, other) if exactly else torch.allclose(part, other, rtol=_RELATIVE, atol=0.0)
-        if not same:
-            place = ((part - other).abs() == (part - other).abs().max()).nonzero()[0]
-            one, two = (float(tensor[tuple(place)]) for tensor in (part, other))
-            raise BrokenError(f"a {name} of {one:g}, and {two:g} {when}")
+        if not (torch.equal(part, other) if exactly else torch.allclose(part, other, rtol=_RELATIVE, atol=0.0)):
+            apart = (part - other).abs()
+            place = tuple((apart == apart.max()).nonzero()[0].tolist())
+            raise BrokenError(f"a {name} of {float(part[place]):.7g}, and of {float(other[place]):.7g} {when}")
+
+
+def _steady(case: Case) -> BlockGrid:
+    """Return the grid that is given each time."""
+    first, *others = case.answers
+    for other in others:
+        if not all(torch.equal(part, _parts(other)[name]) for name, part in _parts(first).items()):
+            raise MissingError("needs a quantizer that gives the same grid each time")
+    return first
 
 
 def same_when_asked_twice(case: Case) -> None:
     """Make sure that the same weights get the same grid, to the bit."""
-    with seeded(1):
-        first = case.again()
-    with seeded(1):
-        second = case.again()
-    for name, part in _parts(first).items():
-        if not torch.equal(part, _parts(second)[name]):
-            raise BrokenError(f"another {name} when it was asked again about the same weights")
+    _require_same(*case.answers[:2], "when it was asked again about the same weights", exactly=True)
 
 
 def no_chance_from_outside(case: Case) -> None:
     """Make sure that global generators change nothing and stay: no run may depend on what ran before it."""
-    with seeded(2):
-        states = torch.get_rng_state(), _numpy_state(), random.getstate()
-        first = case.again()
-        drawn = [
-            name
-            for name, same in (
-                ("torch", torch.equal(states[0], torch.get_rng_state())),
-                ("numpy", states[1] == _numpy_state()),
-                ("random", states[2] == random.getstate()),
-            )
-            if not same
-        ]
-    if drawn:
-        raise BrokenError(f"it drew from {drawn[0]}'s global generator (allowed: one of its own, with a fixed seed)")
-    with seeded(3):
-        second = case.again()
-    for name, part in _parts(first).items():
-        if not torch.equal(part, _parts(second)[name]):
-            raise BrokenError(f"another {name} after the global generators were seeded anew")
-
-
-def _numpy_state() -> list[object]:
-    state = np.random.get_state(legacy=True)
-    return [part.tolist() if isinstance(part, np.ndarray) else part for part in state]
+    first, second, other = case.answers
+    if case.drawn:
+        seen = f"it drew from {case.drawn[0]}'s global generator"
+        raise BrokenError(f"{seen} (allowed: one of its own, with a fixed seed)")
+    if not all(torch.equal(part, _parts(second)[name]) for name, part in _parts(first).items()):
+        raise MissingError("needs a quantizer that gives the same grid when it is asked twice")
+    _require_same(first, other, "after the global generators were seeded anew", exactly=True)
 
 
 def blocks_on_their_own(case: Case) -> None:
     """Make sure that a block's parameters are its own: every second row alone, backwards, gets the same ones."""
     if case.quantizer.shares_scale_unit:
         raise UnableError("its scales share a unit, and say so")
-    grid, rows = case.grid, len(case.weight)
+    grid, rows = _steady(case), len(case.weight)
     own = grid.scale if grid.table is None else grid.table
     if len(own) == 1 or rows == 1:
         raise UnableError("all rows share their parameters")
@@ -89,7 +72,8 @@ def blocks_on_their_own(case: Case) -> None:
         part, places = case.weight[::2].flip(0), torch.arange(0, rows, 2).flip(0)
     else:
         part, places = case.weight[: height * 2], torch.arange(0, 2)
-    found = case.again(part)
+    with seeded(1):
+        found = case.again(part)
     for name, whole in _parts(grid).items():
         expected, other = whole[places], _parts(found)[name]
         if not torch.allclose(expected, other, rtol=_RELATIVE, atol=0.0):
@@ -102,9 +86,10 @@ def blocks_on_their_own(case: Case) -> None:
 
 def default_dtype_changes_nothing(case: Case) -> None:
     """Make sure that the grid is the same, and in float32, where torch's default type is float64."""
-    with default_dtype(torch.float64):
+    steady = _steady(case)
+    with default_dtype(torch.float64), seeded(1):
         again = case.again()
-    _require_same(case, again, "where float64 is the default type", exactly=False)
+    _require_same(steady, again, "where float64 is the default type", exactly=False)
 
 
 def same_on_cuda(case: Case) -> None:
@@ -115,11 +100,13 @@ def same_on_cuda(case: Case) -> None:
     if not torch.cuda.is_available():
         raise UnableError("no CUDA device")
     weight = case.weight.cuda()
-    again = case.again(weight)
+    steady = _steady(case)
+    with seeded(1):
+        again = case.again(weight)
     if again.scale.device.type != "cuda":
         raise BrokenError(f"scales on {again.scale.device} for weights on {weight.device}")
     try:
-        _require_same(case, again, "on a CUDA device", exactly=False)
+        _require_same(steady, again, "on a CUDA device", exactly=False)
     except BrokenError:
         found = float((fake_quantize(weight, again).cpu() - case.weight).square().sum())
         own = float((case.quantized - case.weight).square().sum())

@@ -26,6 +26,21 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
+def watching_chance(seed: int) -> Iterator[list[str]]:
+    """Seed the generators as `seeded` does; in the end, name in what was yielded those that were drawn from."""
+    drawn: list[str] = []
+    with seeded(seed):
+        before = _states()
+        yield drawn
+        drawn += [name for name, state in _states().items() if state != before[name]]
+
+
+def _states() -> dict[str, object]:
+    of_numpy = [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state(legacy=True)]
+    return {"torch": torch.get_rng_state().tolist(), "numpy": of_numpy, "random": random.getstate()}
+
+
+@contextmanager
 def one_thread() -> Iterator[None]:
     """Work in one thread for a while: on matrices this small, waking others takes longer than the work."""
     before = torch.get_num_threads()
