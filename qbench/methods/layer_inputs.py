@@ -40,8 +40,8 @@ class QuantizedInput:
 
     Notes
     -----
-    Passes over the inputs in memory: one that reads and writes, in cache-sized bands, and before it one that reads
-    where the scale is dynamic. The backward pass has none without a mask, and one with it.
+    Passes over the inputs in memory: one that reads and writes, in cache-sized bands, and where the scale is dynamic
+    one (per_tensor) or two (per_token) before it that read. The backward pass has none without a mask, one with it.
     """
 
     def __init__(self, layer: TargetLayer, params: QParams | None = None, *, masked: bool = False) -> None:

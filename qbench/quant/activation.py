@@ -32,10 +32,11 @@ def dynamic_grid(rows: Tensor, levels: IntegerGrid, *, by_row: bool) -> BlockGri
     Returns
     -------
     BlockGrid
-        With scales of shape (rows, 1) or (1, 1). One pass over the inputs, which reads.
+        With scales of shape (rows, 1) or (1, 1). Two passes over the inputs by row, one otherwise, which read.
     """
     if by_row:
-        low, high = rows.aminmax(dim=1, keepdim=True)
+        # On a CPU aminmax of rows leaves the vector units, and costs ten times as much as both of these.
+        low, high = rows.amin(dim=1, keepdim=True), rows.amax(dim=1, keepdim=True)
     else:
         low, high = (end.view(1, 1) for end in rows.aminmax())
     return grid_of(QParams.from_range(low, high, levels), levels, rows.shape[1])
