@@ -272,5 +272,7 @@ def _check_grid(layer: TargetLayer, found: LayerSolution) -> None:
         raise CellError(f"layer {layer.name!r} has codes that are not levels of its grid")
     if not (grid.scale > 0).all():
         raise DivergedError(f"layer {layer.name!r} has a scale that is not positive")
-    if grid.scale_format != given.scale_format or not torch.equal(grid.scale_format.round(grid.scale), grid.scale):
+    # By name: a scale of the whole weight is chosen again with the others.
+    kept = grid.scale_format
+    if kept.name != given.scale_format.name or not torch.equal(kept.round(grid.scale), grid.scale):
         raise CellError(f"layer {layer.name!r} has scales that {given.scale_format.name} cannot hold")

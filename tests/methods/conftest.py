@@ -42,7 +42,9 @@ def _train_batches(batch_size: int, seed: int) -> Iterator[Tensor]:
 
 def _target(name: str, module: nn.Module, bits: int, quantizer: str, options: dict[str, Any]) -> TargetLayer:
     rule: Any = QUANTIZERS.get(quantizer).model_validate({"name": quantizer, **options})
-    return TargetLayer(name, module, choose_grid(to_matrix(module, module.weight.detach()), rule, bits), rule)
+    matrix = to_matrix(module, module.weight.detach())
+    importance = torch.linspace(0.5, 2, matrix.shape[1])[None] if rule.sees_inputs else None
+    return TargetLayer(name, module, choose_grid(matrix, rule, bits, importance), rule)
 
 
 @pytest.fixture(scope="session")
