@@ -1,4 +1,4 @@
-"""docs/methods.md names every method and every option, and its measured table was made by the command."""
+"""The pages on methods and quantizers name them all with every option; the measured table was made by the command."""
 
 from __future__ import annotations
 
@@ -9,11 +9,30 @@ import pytest
 
 from qbench.methods.fine_tune import FineTuning
 from qbench.methods.ste_qat import StraightThroughQAT
-from qbench.registry import METHODS
+from qbench.quantizers.base import IntegerQuantizer, Quantizer
+from qbench.registry import METHODS, QUANTIZERS, Registry
 
-PAGE = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
-SECTIONS = {part.split("\n")[0]: part for part in re.split(r"^##+ ", PAGE, flags=re.MULTILINE)[1:]}
-BUILT_IN = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("qbench.")]
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def sections_of(page: str) -> dict[str, str]:
+    return {part.split("\n")[0]: part for part in re.split(r"^##+ ", page, flags=re.MULTILINE)[1:]}
+
+
+def built_in(registry: Registry) -> list[str]:
+    return [name for name in registry.names() if registry.get(name).__module__.startswith("qbench.")]
+
+
+def options_in(section: str) -> set[str]:
+    """Return what stands in the first column of a section's tables."""
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return set(re.findall(r"`(\w+)`", " ".join(rows)))
+
+
+PAGE = (DOCS / "methods.md").read_text(encoding="utf-8")
+SECTIONS = sections_of(PAGE)
+BUILT_IN = built_in(METHODS)
+OF_QUANTIZERS = sections_of((DOCS / "quantizers.md").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -27,9 +46,26 @@ def test_every_option_of_a_method_is_explained(name: str) -> None:
 
 def test_options_that_there_are_not_are_not_explained() -> None:
     for name in BUILT_IN:
-        rows = [line.split("|")[1] for line in SECTIONS[name].splitlines() if line.startswith("| `")]
-        named = set(re.findall(r"`(\w+)`", " ".join(rows)))
-        assert named <= set(METHODS.get(name).model_fields), name
+        assert options_in(SECTIONS[name]) <= set(METHODS.get(name).model_fields), name
+
+
+@pytest.mark.parametrize("name", built_in(QUANTIZERS))
+def test_every_option_of_a_quantizer_is_explained(name: str) -> None:
+    kind = QUANTIZERS.get(name)
+    shared = options_in(OF_QUANTIZERS["What all share"])
+    assert shared == set(Quantizer.model_fields) - {"name"}
+    if issubclass(kind, IntegerQuantizer):
+        of_integers = options_in(OF_QUANTIZERS["Integers"])
+        assert of_integers == set(IntegerQuantizer.model_fields) - set(Quantizer.model_fields)
+        shared |= of_integers
+    own, named = set(kind.model_fields) - {"name"}, options_in(OF_QUANTIZERS[name])
+    assert own - shared <= named <= own
+
+
+def test_the_table_of_quantizers_has_a_row_for_each() -> None:
+    page = (DOCS / "quantizers.md").read_text(encoding="utf-8")
+    rows = options_in(page.partition("\n## ")[0])
+    assert rows == set(built_in(QUANTIZERS))
 
 
 def test_the_control_copies_every_option_of_the_budget() -> None:
