@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from qbench.cli import bless, check, compare, fetch, listing, new, options, planning, pretrain, report, run, validate
+from qbench.cli import (
+    bless,
+    check,
+    compare,
+    export,
+    fetch,
+    listing,
+    new,
+    options,
+    planning,
+    pretrain,
+    report,
+    run,
+    validate,
+)
 from qbench.errors import QBenchError
 
 app = typer.Typer(
@@ -18,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Examples:  qbench run --suite smoke   |   qbench plan --suite llm_lowbit   |   qbench validate mine.yaml",
 )
-for verb in (run, planning, listing, validate, report, compare, check, bless, new, fetch, pretrain):
+for verb in (run, planning, listing, validate, report, compare, check, bless, export, new, fetch, pretrain):
     verb.add_to(app)
 
 

@@ -19,6 +19,7 @@ from qbench.quant.packed_layer import pack_layer
 from qbench.quant.scale_format import FLOAT32
 from qbench.quantizers.activations import Activations
 from qbench.quantizers.layout import zero_points_fit
+from qbench.runner.packed_file import with_metadata
 from qbench.store.record import LayerRow
 
 
@@ -201,5 +202,5 @@ def packed_weights(solution: Solution, activations: Mapping[str, Activations] | 
             tensors |= {f"{name}.{part}": tensor for part, tensor in pack_input(params).items()}
         plain = {name: asked.model_dump(mode="json") for name, asked in activations.items()}
         metadata["activations"] = json.dumps(plain, sort_keys=True)
-    data = save(tensors, metadata=metadata)
+    data = with_metadata(save(tensors), metadata)
     return data, hashlib.sha256(data).hexdigest()
