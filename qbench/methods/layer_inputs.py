@@ -104,11 +104,6 @@ def installed(inputs: Sequence[QuantizedInput]) -> Iterator[None]:
         yield
 
 
-def is_static(layer: TargetLayer) -> bool:
-    """Return whether the inputs of a layer are quantized with a range that is fixed beforehand."""
-    return layer.activations is not None and layer.activations.scale == "static"
-
-
 @torch.no_grad()
 def input_ranges(problem: Problem) -> dict[str, InputRange]:
     """Return what the layers with static input quantization are given on the calibration data, by layer name.
@@ -125,7 +120,7 @@ def input_ranges(problem: Problem) -> dict[str, InputRange]:
     DivergedError
         An input is NaN or infinite.
     """
-    layers = [layer for layer in problem.layers if is_static(layer)]
+    layers = [layer for layer in problem.layers if layer.has_static_inputs]
     found = {layer.name: InputRange() for layer in layers}
     _observe(problem, {layer.name: found[layer.name].add for layer in layers})
     for name, seen in found.items():
@@ -159,7 +154,7 @@ def static_params(problem: Problem, ranges: Mapping[str, InputRange]) -> dict[st
     -----
     Rules other than absmax need a histogram, and the model is run a second time for it.
     """
-    layers = [layer for layer in problem.layers if is_static(layer)]
+    layers = [layer for layer in problem.layers if layer.has_static_inputs]
     histograms = {
         layer.name: InputHistogram(ranges[layer.name].low, ranges[layer.name].high)
         for layer in layers

@@ -49,6 +49,11 @@ class TargetLayer:
         weight: Tensor = self.module.weight  # type: ignore[assignment]
         return weight.detach()
 
+    @property
+    def has_static_inputs(self) -> bool:
+        """Whether its inputs are quantized with a range that is fixed beforehand."""
+        return self.activations is not None and self.activations.scale == "static"
+
     def matrix(self) -> Tensor:
         """Return the weight as it is now, as a matrix of shape (rows, columns) in float32; see `to_matrix`."""
         return to_matrix(self.module, self.weight).float()
@@ -221,16 +226,12 @@ class Solution:
                 raise DivergedError(f"the statistics {name!r} are not finite")
 
     def _check_inputs(self, problem: Problem) -> None:
-        static = {
-            layer.name: (layer.activations.levels(), layer.grid.scale.device)
-            for layer in problem.layers
-            if layer.activations is not None and layer.activations.scale == "static"
-        }
+        static = {layer.name: layer for layer in problem.layers if layer.has_static_inputs}
         for name, params in self.inputs.items():
             if name not in static:
                 raise CellError(f"the method gave an input scale of {name!r}, whose inputs have no static range")
             scale, zero_point = params.scale, params.zero_points()
-            levels, device = static[name]
+            activations, device = static[name].activations, static[name].grid.scale.device
             if scale.device != device or zero_point.device != device:
                 raise CellError(f"layer {name!r} has an input scale on {scale.device}, expected {device}")
             if scale.shape != (1, 1) or zero_point.shape != (1, 1):
@@ -242,7 +243,7 @@ class Solution:
                 raise DivergedError(f"layer {name!r} has an input scale or zero point that is not finite")
             if not (scale > 0).all():
                 raise DivergedError(f"layer {name!r} has an input scale that is not positive")
-            if not zero_points_fit(zero_point, levels):
+            if activations is not None and not zero_points_fit(zero_point, activations.levels()):
                 raise CellError(f"layer {name!r} has an input zero point that is not a level of its grid")
         missing = [name for name in static if name not in self.inputs]
         if missing:

@@ -250,6 +250,7 @@ def _inputs(problem: Problem, weights: Sequence[QuantizedWeight], make_input: Ma
     layers = [layer for layer in problem.layers if layer.activations is not None]
     if not layers:
         return []
+    problem.model.eval()
     for weight in weights:
         weight.write()
     ranges = input_ranges(problem)

@@ -24,7 +24,6 @@ from qbench.methods.layer_inputs import (
     describe_inputs,
     input_ranges,
     installed,
-    is_static,
     quantized_inputs,
     static_params,
 )
@@ -229,7 +228,7 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
 
 def _with_input_ranges(solution: Solution, problem: Problem, record: Record) -> Solution:
     """Find the static ranges of inputs that the method has not given, in the model that holds the quantized weights."""
-    if solution.inputs or not any(map(is_static, problem.layers)):
+    if solution.inputs or not any(layer.has_static_inputs for layer in problem.layers):
         return solution
     started = time.monotonic()
     found = replace(solution, inputs=static_params(problem, input_ranges(problem)))

@@ -635,33 +635,39 @@ def test_input_scales_of_some_layers_are_refused(make_problem: MakeProblem) -> N
     assert str(caught.value) == f"the method left the input scale of layer {FIRST!r} out"
 
 
+def on(problem: Problem, device: torch.device) -> Problem:
+    """Return the problem with model, grids and data on a device."""
+    problem.model.to(device)
+
+    def moved(layer: TargetLayer) -> TargetLayer:
+        scale, zero_point = (part.to(device) for part in (layer.grid.scale, layer.grid.zero_point))
+        return dataclasses.replace(layer, grid=dataclasses.replace(layer.grid, scale=scale, zero_point=zero_point))
+
+    return dataclasses.replace(
+        problem,
+        blocks=[dataclasses.replace(block, layers=tuple(map(moved, block.layers))) for block in problem.blocks],
+        calibration=[batch.to(device) for batch in problem.calibration],
+        train_batches=lambda size, seed: (batch.to(device) for batch in problem.train_batches(size, seed)),
+    )
+
+
 @pytest.mark.gpu
 @both
-@each_setting
+@pytest.mark.parametrize("setting", [*SETTINGS, {**STATIC, "range": "percentile"}], ids=str)
 def test_a_device_trains_as_the_cpu_does(
     make_problem: MakeProblem, kind: type[Method], setting: dict[str, Any]
 ) -> None:
-    losses = {}
-    for device in (torch.device("cpu"), torch.device("cuda")):
-        problem = with_inputs(make_problem(), setting)
-        problem.model.to(device)
-        for layer in problem.layers:
-            object.__setattr__(layer, "grid", dataclasses.replace(
-                layer.grid, scale=layer.grid.scale.to(device), zero_point=layer.grid.zero_point.to(device)
-            ))  # fmt: skip
-        batches = problem.train_batches
-        problem = dataclasses.replace(
-            problem,
-            calibration=[batch.to(device) for batch in problem.calibration],
-            train_batches=lambda size, seed, batches=batches, device=device: (
-                batch.to(device) for batch in batches(size, seed)
-            ),
-        )
-        solution = qat(kind, learning_rate=0.01).solve(problem)
-        solution.check(problem)
-        assert all(params.scale.device.type == device.type for params in solution.inputs.values())
-        losses[device.type] = solution.traces["train_loss"]
+    found = {}
+    for name in ("cpu", "cuda", "cuda again"):
+        problem = on(with_inputs(make_problem(), setting), torch.device(name.partition(" ")[0]))
+        found[name] = qat(kind, learning_rate=0.01).solve(problem)
+        found[name].check(problem)
+        assert hooks_of(problem.model) == 0
+    for layer, params in found["cpu"].inputs.items():
+        torch.testing.assert_close(found["cuda"].inputs[layer].scale.cpu(), params.scale, rtol=0.02, atol=0)
+    losses = {name: solution.traces["train_loss"] for name, solution in found.items()}
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.02)
+    assert losses["cuda again"] == losses["cuda"]
 
 
 def test_the_deployed_weights_are_on_their_grid_with_quantized_inputs(make_problem: MakeProblem) -> None:
