@@ -93,6 +93,15 @@ class Clips(Sound):
         return found
 
 
+class WearsOutTheMoments(Sound):
+    sees_inputs: ClassVar[bool] = True
+
+    def choose_qparams(self, blocks: Tensor, grid: Levels, importance: Tensor | None = None) -> QParams:
+        assert importance is not None and importance.shape == blocks.shape
+        importance.sqrt_()
+        return super().choose_qparams(blocks, grid)
+
+
 class OneBitMore(Sound):
     allowed_bits: ClassVar[range | tuple[int, ...]] = (2, 4)
 
@@ -340,6 +349,7 @@ BROKEN: dict[type[Quantizer], set[str]] = {
     FallingLevels: {"levels of a codebook rise"},
     ZeroPointOfHalf: {"zero points are among the levels'"},
     Clips: {"its input stays as it was"},
+    WearsOutTheMoments: {"its input stays as it was"},
     SortsItsInput: {"its input stays as it was"},
     OneBitMore: {"at most 2^bits levels a block"},
     # Levels of a stranger's own class cannot be stored, so these are told that too.
@@ -446,7 +456,7 @@ def test_an_error_is_told_with_the_line_that_raised() -> None:
         (OneBitMore, "8 levels (allowed: at most 4)"),
         (WakesTheDead, "zeros became 1 (allowed: 1e-06)"),
         (BlowsUpConstants, "(allowed error: 1 of it)"),
-        (FourTimesTooCoarse, "a quarter above that of absmax of the whole matrix in 4 bits"),
+        (FourTimesTooCoarse, "half above that of absmax of the whole matrix in 4 bits"),
         (Draws, "it drew from torch's global generator (allowed: one of its own, with a fixed seed)"),
         (SeesTheOthers, "has another scale beside other rows (allowed where shares_scale_unit is set)"),
         (NamesNoModule, "sources names 'qbench.no_such_module', which is no module with a file"),
