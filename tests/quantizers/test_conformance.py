@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qbench.quant.block_grid import dequantize, fake_quantize, quantize
 from qbench.quant.levels import Codebook, LevelTable
+from qbench.quant.packed_layer import pack_layer, unpack_layer
 from qbench.quantizers.base import IntegerQuantizer, Quantizer
 from qbench.quantizers.granularity import Granularity
 from qbench.quantizers.layout import choose_grid
@@ -94,14 +95,19 @@ def test_all_built_in_names_are_tested_with_all_their_options() -> None:
         assert set(QUANTIZERS.get(name).model_fields) - SHARED == {key for options in listed for key in options}
 
 
-@pytest.mark.parametrize(("name", "options"), list(settings()))
-@pytest.mark.parametrize("bits", range(1, 9))
+def cells() -> Iterator[Any]:
+    """Yield every setting at all its bits; with other granularities than the first at some of them."""
+    for setting in settings():
+        name, options = setting.values
+        first = name in OF_A_FORMAT or options["granularity"] == GRANULARITIES[0]
+        for bits in range(1, 9) if first else (1, 2, 4, 8):
+            if make(name, **options).refuses(bits) is None:
+                yield pytest.param(*setting.values, bits, id=f"{setting.id}-{bits}")
+
+
+@pytest.mark.parametrize(("name", "options", "bits"), list(cells()))
 def test_contract(name: str, options: dict[str, Any], bits: int) -> None:
-    quantizer = make(name, **options)
-    if reason := quantizer.refuses(bits):
-        assert name in reason or f"format {options.get('format')}" in reason
-        return
-    before = weight()
+    quantizer, before = make(name, **options), weight()
     grid = choose_grid(before, quantizer, bits, importance())
     assert torch.equal(before, weight()), "the rule changed the weight it was given"
     again = choose_grid(weight(), quantizer, bits, importance())
@@ -136,12 +142,28 @@ def test_a_weight_of_nothing_stays_nothing(name: str, options: dict[str, Any]) -
         assert torch.isfinite(fake_quantize(weight(), grid)).all()
 
 
+@pytest.mark.parametrize(("name", "options", "bits"), list(cells()))
+def test_packed_codes_and_scales_are_read_back_to_the_bit(name: str, options: dict[str, Any], bits: int) -> None:
+    grid = choose_grid(weight(), make(name, **options), bits, importance())
+    codes = quantize(weight(), grid)
+    tensors, about = pack_layer(codes, grid)
+    again, read = unpack_layer(tensors, json.loads(json.dumps(about)))
+    assert torch.equal(again, codes)
+    assert torch.equal(dequantize(again, read), dequantize(codes, grid))
+    stored = sum(part.numel() * part.element_size() for part in tensors.values())
+    # Codes and zero points fill up their last bytes.
+    assert 0 <= 8 * stored - grid.stored_bits(ROWS, COLUMNS) < 16
+
+
 @each_quantizer
-def test_some_bits_are_allowed_and_no_others_are(name: str) -> None:
+def test_some_bits_are_allowed_and_others_are_refused_by_name(name: str) -> None:
     for options in OPTIONS[name]:
         quantizer = make(name, **options)
-        assert any(quantizer.refuses(bits) is None for bits in range(1, 9))
-        assert all(quantizer.refuses(bits) for bits in (0, 9, 16))
+        reasons = {bits: quantizer.refuses(bits) for bits in range(17)}
+        assert any(reasons[bits] is None for bits in range(1, 9))
+        assert all(reasons[bits] for bits in (0, *range(9, 17)))
+        wanted = f"format {options.get('format')}" if "format" in options else name
+        assert all(wanted in reason for reason in reasons.values() if reason)
 
 
 @pytest.mark.parametrize(
