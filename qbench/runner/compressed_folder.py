@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from qbench.errors import CellError, QBenchError, StoreError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ABOUT = "qbench.json"
+Stored = dict[str, tuple[Scheme, dict[str, Tensor]]]
 _BFLOAT16_STEP = 2.0**-8
 
 
@@ -86,7 +88,6 @@ def export_folder(record: Record, weights: Path, model: Spec, to: Path, *, force
     network = _savable(record.label, task.model, packed)
     apply_packed(network, packed)
     stored = compress_layers(packed.layers)
-    exact = _verify(packed, stored)
     schemes: dict[Scheme, list[str]] = {}
     for name, (scheme, _) in stored.items():
         schemes.setdefault(scheme, []).append(name)
@@ -95,6 +96,7 @@ def export_folder(record: Record, weights: Path, model: Spec, to: Path, *, force
     try:
         draft.chmod(0o755)  # mkdtemp's are private
         _write(draft, network, stored, schemes)
+        exact = _verify(packed, _read(draft, stored))
         tokenizer = getattr(task, "tokenizer", None)
         if tokenizer is not None:
             tokenizer.save_pretrained(draft)
@@ -143,7 +145,18 @@ def _savable(label: str, network: nn.Module, packed: PackedModel) -> PreTrainedM
     return model
 
 
-def _verify(packed: PackedModel, stored: dict[str, tuple[Scheme, dict[str, Tensor]]]) -> bool:
+def _read(folder: Path, stored: Stored) -> Stored:
+    """Return the tensors of stored layers as they are in a folder's files."""
+    tensors: dict[str, Tensor] = {}
+    for file in folder.glob("*.safetensors"):
+        tensors |= load_file(file)
+    lost = {name for name, (_, parts) in stored.items() for part in parts if f"{name}.{part}" not in tensors}
+    if lost:
+        raise CellError(f"layer {min(lost)!r} has another name in transformers' files (allowed: --format packed)")
+    return {name: (one, {part: tensors[f"{name}.{part}"] for part in parts}) for name, (one, parts) in stored.items()}
+
+
+def _verify(packed: PackedModel, stored: Stored) -> bool:
     """Return whether the package makes the same weights to the bit; they are the same to bfloat16 at least."""
     exact = True
     for name, found in packed.layers.items():
@@ -159,7 +172,7 @@ def _verify(packed: PackedModel, stored: dict[str, tuple[Scheme, dict[str, Tenso
 def _write(
     folder: Path,
     network: PreTrainedModel,
-    stored: dict[str, tuple[Scheme, dict[str, Tensor]]],
+    stored: Stored,
     schemes: dict[Scheme, list[str]],
 ) -> None:
     """Write the model's files: what is not quantized in float32, and the configuration."""

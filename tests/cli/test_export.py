@@ -95,24 +95,28 @@ def test_a_full_precision_cell_has_nothing_to_export(stored: Path, call: Any) ->
 
 @torch.no_grad()
 def test_a_folder_for_transformers(stored: Path, call: Any) -> None:
-    said = call("export", LABEL, "--format", "compressed-tensors", "--to", "model", "--suite", "tiny.yaml")
+    said = call("export", LABEL, "--format", "compressed-tensors", "--to", "my-model", "--suite", "tiny.yaml")
     assert (said.code, said.err) == (0, "")
     assert said.out.splitlines()[1:] == [
         "  pack-quantized, 4 bits, channel: 28 layers",
         "read back: the same weights to the bit",
     ]
-    assert call("export", LABEL, "--format", "compressed-tensors", "--to", "model").err == (
-        "qbench: model is there already: --force writes over it, --to names another folder\n"
+    assert call("export", LABEL, "--format", "compressed-tensors", "--to", "my-model").err == (
+        "qbench: my-model is there already: --force writes over it, --to names another folder\n"
     )
     # Without --suite the options in the record's key tell which model it was.
-    again = call("export", LABEL, "--format", "compressed-tensors", "--to", "model", "--force", "--json")
+    again = call("export", LABEL, "--format", "compressed-tensors", "--to", "my-model", "--force", "--json")
     assert json.loads(again.out)["schemes"] == {"pack-quantized, 4 bits, channel": 28}
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained("model")
+    model = AutoModelForCausalLM.from_pretrained("my-model")
     model(input_ids=torch.tensor([[1, 2, 3]]))  # weights are made of codes at the first call
     for name, found in read_packed(RunFolder(RUN).weights_path(record_of(LABEL).cell_id)).layers.items():
         assert torch.equal(model.get_submodule(name).weight, found.weight())
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec("from transformers" + page.split("```python\nfrom transformers")[1].split("```")[0], names)
+    assert names["text"].startswith("The")
 
 
 def test_a_model_in_a_local_folder_needs_its_suite(stored: Path, call: Any) -> None:

@@ -12,15 +12,19 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qbench.errors import CellError, QBenchError, StoreError
 from qbench.methods.problem import LayerSolution, Solution
 from qbench.quant.block_grid import quantize
+from qbench.quantizers.activations import Activations
 from qbench.quantizers.layout import choose_grid
 from qbench.registry import QUANTIZERS
+from qbench.runner import compressed_folder
 from qbench.runner.compressed_folder import ABOUT, export_folder
 from qbench.runner.evidence import packed_weights
+from qbench.runner.packed_file import read_packed
 from qbench.spec import Spec
 from qbench.store.record import Record
 from qbench.tasks.causal_lm import ZooLM
@@ -243,6 +247,36 @@ def test_what_is_not_the_cell_any_more_is_refused(even: Spec, tmp_path: Path) ->
     with pytest.raises(StoreError, match="is not the file that the record tells of"):
         export_folder(made.record, made.weights, made.model, to)
     assert hashlib.sha256(made.weights.read_bytes()).hexdigest() != made.record.weights_sha256
+    assert {path.name for path in tmp_path.iterdir()} == {"weights.safetensors"}
+
+
+def test_quantized_inputs_are_left_to_the_packed_file(even: Spec, tmp_path: Path) -> None:
+    made = cell(even, tmp_path, {"name": "absmax"}, 4)
+    asked = {name: Activations(bits=8) for name in read_packed(made.weights).layers}
+    data, sha256 = packed_weights(Solution(read_packed(made.weights).layers), asked)
+    made.weights.write_bytes(data)
+    with pytest.raises(CellError, match=r"its inputs are quantized too.*or --format packed"):
+        export_folder(
+            made.record.model_copy(update={"weights_sha256": sha256}), made.weights, made.model, tmp_path / "model"
+        )
+
+
+@torch.no_grad()
+def test_a_layer_that_is_stored_otherwise_leaves_no_folder(
+    even: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = cell(even, tmp_path, {"name": "absmax"}, 4)
+    write = compressed_folder._write
+
+    def damaged(folder: Path, *rest: Any) -> None:
+        write(folder, *rest)
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.layers.1.mlp.down_proj.weight_packed"][0, 0] += 1
+        save_file(tensors, folder / "model.safetensors")
+
+    monkeypatch.setattr(compressed_folder, "_write", damaged)
+    with pytest.raises(CellError, match=r"'model.layers.1.mlp.down_proj' is not the same weight once it is stored as"):
+        export_folder(made.record, made.weights, spec_again(even), tmp_path / "model")
     assert {path.name for path in tmp_path.iterdir()} == {"weights.safetensors"}
 
 

@@ -232,3 +232,30 @@ def test_activations_are_told_of_in_the_file(tmp_path: Path) -> None:
     path.write_bytes(packed_weights(solved(Pictures()), {"conv": asked})[0])
     found = read_packed(path)
     assert found.activations == {"conv": asked} and found.inputs == {}
+
+
+def example(first_line: str) -> str:
+    """Return the example of docs/export.md that begins with a line."""
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    return next(part.split("```")[0] for part in page.split("```python\n")[1:] if part.startswith(first_line))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"symmetric": False}, {"granularity": {"per_group": 64}, "symmetric": False}, {"granularity": "per_tensor"}],
+    ids=str,
+)
+@pytest.mark.parametrize("bits", [3, 4])
+def test_the_page_reads_a_file_without_qbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], bits: int
+) -> None:
+    weight = torch.randn(12, 344, generator=torch.Generator().manual_seed(0))
+    grid = choose_grid(weight, AbsMax.model_validate({"name": "absmax", **options}), bits)
+    found = LayerSolution(quantize(weight, grid), grid)
+    monkeypatch.chdir(tmp_path)
+    Path("my-model.safetensors").write_bytes(packed_weights(Solution({"layer": found}))[0])
+    names: dict[str, Any] = {}
+    text = example("import json\n")
+    assert "import qbench" not in text
+    exec(text, names)
+    assert torch.equal(torch.from_numpy(names["weights"]["layer"]), found.weight())
