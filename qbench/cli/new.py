@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import re
 import sys
 from importlib.machinery import PathFinder
 from importlib.resources import files
@@ -55,10 +56,10 @@ def _check_name(kind: str, name: str) -> None:
     from qbench.registry import METHODS, QUANTIZERS
 
     registry = {"quantizer": QUANTIZERS, "method": METHODS}[kind]
-    if not (name.isascii() and name.isidentifier() and name == name.lower()) or keyword.iskeyword(name):
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise QBenchError(
-            f"{name!r} cannot name a {kind} and its file (allowed: small letters, digits and _, no digit first, and no "
-            "word of Python)"
+            f"{name!r} cannot name a {kind} and its file (allowed: small letters, digits and _, a letter first, and "
+            "no word of Python)"
         )
     if name in registry.names():
         raise QBenchError(f"there is a {kind} {name!r} already ({registry.origin(name)}): choose another name")
