@@ -14,7 +14,7 @@ from qbench.conformance.deployment import DEPLOYMENT
 from qbench.conformance.matrices import matrices
 from qbench.conformance.repetition import REPETITION
 from qbench.conformance.rounding import ROUNDING
-from qbench.conformance.surroundings import one_thread
+from qbench.conformance.surroundings import one_thread, seeded
 from qbench.errors import QBenchError
 from qbench.quant.levels import Codebook
 from qbench.quantizers.base import Quantizer
@@ -51,7 +51,7 @@ def check(quantizer: Quantizer, bits: list[int] | None = None) -> Report:
         return Report("quantizer", name, (Row("has a grid", "failed", seen),))
     if not allowed:
         raise QBenchError(f"quantizer {name!r}: {next(iter(refused.values()))}")
-    with one_thread():
+    with one_thread(), seeded(0):
         cases = _cases(quantizer, allowed)
         rows = judge(PROPERTIES, cases, type(quantizer), str)
     listed = ", ".join(dict.fromkeys(str(case.quantizer.granularity) for case in cases))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from pydantic import field_serializer
@@ -219,8 +221,6 @@ class Draws(Sound):
 
 class DrawsInVain(Sound):
     def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
-        import random
-
         random.random()
         return super().choose_qparams(blocks, grid)
 
@@ -417,6 +417,20 @@ def test_what_cannot_be_tried_does_not_count_as_passed() -> None:
     assert rows["raises nothing"].result == "passed"
     partly = {row.property: row for row in report(RaisesAtTwoBits).rows}["rounding twice changes nothing"]
     assert partly.result == "passed" and "more could not be tried: another property failed there" in partly.detail
+
+
+def test_a_check_leaves_the_process_as_it_was() -> None:
+    def state() -> list[Any]:
+        of_numpy = [np.asarray(part).tolist() for part in np.random.get_state(legacy=True)]
+        settings = [torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()]
+        return [torch.get_rng_state().tolist(), of_numpy, random.getstate(), *settings]
+
+    before = state()
+    first = check(Draws(name="draws"), [4])
+    assert state() == before
+    assert [row for row in check(Draws(name="draws"), [4]).rows if row.result != "info"] == [
+        row for row in first.rows if row.result != "info"
+    ]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -19,6 +19,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "absmax": [{"symmetric": False}, {"convention": "narrow_range"}, {"convention": "larger_side"}],
     "mse": [{"symmetric": False, "p": 2.4, "candidates": 20}],
     "percentile": [{"symmetric": False}],
+    "fp": [{"range": "mse"}],
+    "nf": [{"range": "mse"}],
+    "ternary": [{"range": "absmax"}],
+    "mx": [{"format": "e5m2"}],
 }
 # Budgets that are long for a test, cut: the contract asks nothing of how good the result is.
 SHORT: dict[str, dict[str, Any]] = {
