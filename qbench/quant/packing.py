@@ -47,8 +47,8 @@ def pack(codes: Tensor, bits: int, count: int | None = None) -> Tensor:
     if bits == 8:
         return flat.clone()
     numel = flat.numel()
-    words = flat.new_zeros(-(-numel // _CODES) * _CODES)
-    words[:numel] = flat
+    words = flat.new_empty(-(-numel // _CODES) * _CODES)
+    words[:numel], words[numel:] = flat, 0
     packed = flat.new_empty(len(words) // _CODES, bits)
     for own, into in _pieces(words.view(-1, _CODES), packed):
         word = own.view(torch.int64)
@@ -58,7 +58,8 @@ def pack(codes: Tensor, bits: int, count: int | None = None) -> Tensor:
             upper = torch.bitwise_and(word, low << lane).bitwise_right_shift_(lane - bits * lane // 8)
             torch.bitwise_and(word, low, out=word).bitwise_or_(upper)
         into.copy_(own[:, :bits])
-    return packed.view(-1)[: -(-packed_bits(numel, levels, bits) // 8)].clone()
+    length = -(-packed_bits(numel, levels, bits) // 8)
+    return packed.view(-1) if packed.numel() == length else packed.view(-1)[:length].clone()
 
 
 def unpack(packed: Tensor, bits: int, numel: int, count: int | None = None) -> Tensor:

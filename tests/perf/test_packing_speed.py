@@ -1,8 +1,8 @@
 """Packing and unpacking against numpy, which goes through single bits.
 
-Memory traffic of packing, a code: 1 byte is read for the check and 3 to copy it into words (read, write, and read again
-by the first halving); the words of a piece then stay in the cache, where three halvings move 27 bytes; b/8 bytes are
-written. Unpacking reads b/8 and writes 2. numpy writes and reads b bytes a code (one a bit) besides.
+Memory traffic of packing, a code: 1 byte is read for the check, 2 are moved to copy it into words, and 2 as the words
+of a piece come into the cache and go back; b/8 bytes are written. In the cache three halvings move 27 bytes. Unpacking
+reads b/8 bytes and moves 3. numpy writes and reads b bytes (one a bit) in either direction.
 """
 
 from __future__ import annotations
