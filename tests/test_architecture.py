@@ -46,7 +46,7 @@ ROOMS = {
     "conformance": GROUND | {"spec", "registry", "suite", "quant", "quantizers", "methods", "tasks"},
     "testing": {"errors", "quantizers", "methods", "conformance"},
     # Where both meet.
-    "cli": KNOWN | {"report", "runner", "tasks", "conformance"},
+    "cli": KNOWN | {"plugin", "report", "runner", "tasks", "conformance"},
 }
 TORCH_FREE_ROOMS = GROUND | {"spec", "registry", "suite", "store", "report", "plugin", "cli"}
 HEAVY = {"torch", "torchvision", "transformers", "datasets", "lm_eval", "safetensors.torch"}

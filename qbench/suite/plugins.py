@@ -205,12 +205,14 @@ def tree_sha256(path: Path) -> str:
 
 def loaded_for(modules: Iterable[str]) -> tuple[Plugin, ...]:
     """Return the local plugins that modules belong to, for a process that is to have them as well."""
+    # A module beside a plugin's file has the same parent, and comes with the plugin.
+    parents = {".".join(module.split(".")[:2]) for module in modules if module.startswith(f"{LOCAL}.")}
     found = []
-    for root in sorted({".".join(module.split(".")[:3]) for module in modules if module.startswith(f"{LOCAL}.")}):
-        file = getattr(sys.modules[root], "__file__", None)
+    for module in sorted(module for module in _names if module.rpartition(".")[0] in parents):
+        file = sys.modules[module].__file__
         assert file is not None
         path = Path(file).parent if Path(file).name == "__init__.py" else Path(file)
-        found.append(Plugin(path.name, root, path))
+        found.append(Plugin(path.name, module, path))
     return tuple(found)
 
 

@@ -23,6 +23,7 @@ from qbench.quantizers.mse import MeanSquaredError
 from qbench.runner import identity
 from qbench.runner.identity import identify
 from qbench.suite.cell import Cell
+from qbench.suite.plugins import find_file
 from qbench.tasks.causal_lm import CausalLM, ZooLM
 
 
@@ -152,6 +153,58 @@ def test_the_source_of_a_method_and_of_what_it_names_is_part_of_the_identity(
         (tmp_path / name).write_text(text)
     forget()
     assert identify(cell(method=method)).cell_id == found.cell_id
+
+
+def _local(folder: Path, given: str) -> type[RoundToNearest]:
+    found = find_file(folder / given)
+    found.load()
+    return found.names[0].target  # type: ignore[return-value]
+
+
+LOCAL = """\
+from qbench.methods.rtn import RoundToNearest
+from qbench.plugin import register_method
+
+
+@register_method("local")
+class Local(RoundToNearest):
+    sources = (*RoundToNearest.sources, ".shares")
+"""
+
+
+def test_a_source_named_with_a_dot_lies_beside_the_plugin(tmp_path: Path) -> None:
+    (tmp_path / "shares.py").write_text("SHARE = 1\n")
+    (tmp_path / "local.py").write_text(LOCAL)
+    kind = _local(tmp_path, "local.py")
+    found = identify(cell(method=kind(name="local")))
+    own = {"plugins/local", "plugins/shares"}
+    assert {name for name in found.key["method"]["sources"] if not name.startswith("qbench.")} == own
+    assert "qbench.methods.rtn" in found.key["method"]["sources"]
+    (tmp_path / "shares.py").write_text("SHARE = 2\n")
+    forget()
+    assert identify(cell(method=kind(name="local"))).cell_id != found.cell_id
+
+
+def test_every_file_of_a_package_folder_is_a_source(tmp_path: Path) -> None:
+    def written(share: int) -> type[RoundToNearest]:
+        folder = tmp_path / "mine"
+        (folder / "deep").mkdir(parents=True, exist_ok=True)
+        (folder / "__init__.py").write_text("from . import local\n")
+        (folder / "local.py").write_text(
+            LOCAL.replace('(*RoundToNearest.sources, ".shares")', "RoundToNearest.sources")
+        )
+        (folder / "deep" / "shares.py").write_text(f"SHARE = {share}\n")
+        return _local(tmp_path, "mine")
+
+    first, second, again = (identify(cell(method=written(share)(name="local"))) for share in (1, 2, 1))
+    assert first.cell_id == again.cell_id != second.cell_id
+    assert {"plugins/mine.local", "plugins/mine.*"} <= set(first.key["method"]["sources"])
+
+
+def test_a_source_in_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RoundToNearest, "sources", ("no_such_package.module",))
+    with pytest.raises(QBenchError, match=r"^module 'no_such_package.module' is named as a source but has no file$"):
+        identify(cell(method=RoundToNearest(name="rtn")))
 
 
 def test_a_source_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

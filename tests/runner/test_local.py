@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -113,6 +114,19 @@ def test_a_process_that_dies_costs_its_cell_only_and_ctrl_c_is_left_to_the_paren
         else:
             assert record.clean, record.reason
     assert children() == []
+
+
+def test_a_cell_that_cannot_be_handed_over_fails_alone(toy: MakeCell, toys: ModuleType, tmp_path: Path) -> None:
+    class Inside(toys.Prints):  # type: ignore[misc, name-defined]
+        pass
+
+    cells = [toy(), replace(toy("rtn"), method=Inside(name="inside")), toy("rtn")]
+    planned = [PlannedCell(cell, {}, f"{index}") for index, cell in enumerate(cells)]
+    found = execute_all(LocalExecutor(1, "cpu"), planned, tmp_path)
+    assert [record.status for record in found.values()].count("ok") == 2
+    reason = str(found[cells[1].label()].reason)
+    assert found[cells[1].label()].status == "failed"
+    assert "Inside" in reason and "\n" not in reason
 
 
 def test_a_run_that_is_broken_off_does_not_wait_for_its_cells(toy: MakeCell, toys: ModuleType, tmp_path: Path) -> None:

@@ -110,6 +110,14 @@ def test_files_beside_a_plugin_are_found_by_relative_import(load: Callable[..., 
     assert "shares" not in sys.modules
 
 
+def test_a_class_in_a_file_beside_a_plugin_comes_with_the_plugin(load: Callable[..., Suite], write: Write) -> None:
+    folder = write({"grids.py": CLIP, "clip.py": "from . import grids\n"})
+    kind = kind_of(load(WITH_CLIP))
+    assert public_name(kind.__module__) == "plugins/grids"
+    (plugin,) = loaded_for([kind.__module__])
+    assert plugin.path == folder / "clip.py"
+
+
 @pytest.mark.parametrize("given", ["mine", "mine/", "./mine", "sub/mine"])
 def test_a_package_folder(load: Callable[..., Suite], write: Write, given: str) -> None:
     files = {
