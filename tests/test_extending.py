@@ -82,7 +82,6 @@ def test_the_commands_end_in_a_leaderboard_with_the_new_name(typed: Path) -> Non
     shown = said("qbench report --suite mine.yaml")
     for label in (
         "absmax[per_channel]",
-        "mse[per_channel]",
         "percentile_clip[per_channel]",
         "percentile_clip[g64,q=99.9]",
     ):

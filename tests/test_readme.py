@@ -42,7 +42,8 @@ def test_the_example_quantizer_works() -> None:
     weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
     weight[:, 0] = 50.0
     clipped, whole = (
-        fake_quantize(weight, choose_grid(weight, names["Percentile"](name="percentile", q=q), 4)) for q in (95, 100)
+        fake_quantize(weight, choose_grid(weight, names["PercentileClip"](name="percentile_clip", q=q), 4))
+        for q in (95, 100)
     )
     errors = [(found - weight)[:, 1:].square().mean() for found in (clipped, whole)]
     assert errors[0] < errors[1]

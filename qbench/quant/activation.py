@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qbench.quant.block_grid import BlockGrid
 from qbench.quant.grid import IntegerGrid
-from qbench.quant.qparams import QParams
+from qbench.quant.qparams import QParams, ends_of
 
 BINS = 1 << 14
 """Bins of a histogram of inputs: 64 in the step of an 8-bit grid over the whole range."""
@@ -35,8 +35,7 @@ def dynamic_grid(rows: Tensor, levels: IntegerGrid, *, by_row: bool) -> BlockGri
         With scales of shape (rows, 1) or (1, 1). Two passes over the inputs by row, one otherwise, which read.
     """
     if by_row:
-        # On a CPU aminmax of rows leaves the vector units, and costs ten times as much as both of these.
-        low, high = rows.amin(dim=1, keepdim=True), rows.amax(dim=1, keepdim=True)
+        low, high = ends_of(rows)
     else:
         low, high = (end.view(1, 1) for end in rows.aminmax())
     return grid_of(QParams.from_range(low, high, levels), levels, rows.shape[1])

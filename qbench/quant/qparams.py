@@ -75,6 +75,25 @@ class QParams:
             return cls(scale, -(high > -low).to(scale.dtype))
         return cls(scale, scale * 0)
 
+    @classmethod
+    def from_blocks(cls, blocks: Tensor, grid: Levels) -> QParams:
+        """Lay a grid over the whole range of each block.
+
+        Parameters
+        ----------
+        blocks : Tensor of shape (n_blocks, block_numel)
+            A block a row.
+        grid : Levels
+            As in `from_range`.
+        """
+        return cls.from_range(*ends_of(blocks), grid)
+
+
+def ends_of(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest number of each row, of shape (n_blocks, 1) each."""
+    # On a CPU aminmax of rows leaves the vector units: forty times the time of both of these on long rows.
+    return blocks.amin(dim=1, keepdim=True), blocks.amax(dim=1, keepdim=True)
+
 
 # A subnormal scale would lose its digits, and the reciprocal overflows.
 _SMALLEST_NORMAL = 1.1754943508222875e-38

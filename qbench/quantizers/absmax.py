@@ -18,5 +18,4 @@ class AbsMax(IntegerQuantizer):
 
     def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
         """Return the parameters of the block's full range; shapes as in `Quantizer.choose_qparams`."""
-        low, high = blocks.aminmax(dim=1, keepdim=True)
-        return QParams.from_range(low, high, grid)
+        return QParams.from_blocks(blocks, grid)

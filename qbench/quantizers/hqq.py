@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from qbench.quant.grid import IntegerGrid
-from qbench.quant.qparams import QParams
+from qbench.quant.qparams import QParams, ends_of
 from qbench.quantizers.base import IntegerQuantizer
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class HalfQuadratic(IntegerQuantizer):
 
 def _full_range(blocks: Tensor, grid: Levels) -> tuple[Tensor, Tensor, Tensor]:
     """Return scale and zero point of the full range, and which blocks have one that can be made better."""
-    low, high = blocks.aminmax(dim=1, keepdim=True)
+    low, high = ends_of(blocks)
     steps = grid.quant_max - grid.quant_min
     scale = high / steps - low / steps
     # The quotient low / scale of a narrow range far from 0 would not leave a position any digits.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qbench.quant.qparams import QParams
+from qbench.quant.qparams import QParams, ends_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ def best_shrunk_range(
     QParams
         Ties keep the wider range.
     """
-    low, high = blocks.aminmax(dim=1, keepdim=True)
+    low, high = ends_of(blocks)
     best = QParams.from_range(low, high, grid)
     least = rounding_error(blocks, best, grid, p, importance)
     for step in range(1, candidates):

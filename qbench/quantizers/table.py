@@ -37,8 +37,7 @@ class TableQuantizer(Quantizer):
             from qbench.quantizers.range_search import best_shrunk_range
 
             return keep_nothing(best_shrunk_range(blocks, grid), blocks, grid)
-        low, high = blocks.aminmax(dim=1, keepdim=True)
-        return keep_nothing(QParams.from_range(low, high, grid), blocks, grid)
+        return keep_nothing(QParams.from_blocks(blocks, grid), blocks, grid)
 
 
 def keep_nothing(found: QParams, blocks: Tensor, grid: Levels) -> QParams:
