@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from qbench.registry import scope
 from qbench.suite.enumerate import enumerate_cells
 from qbench.suite.load import load_suite
 
@@ -38,7 +39,8 @@ def test_the_example_quantizer_works() -> None:
     from qbench.quantizers.layout import choose_grid
 
     names: dict[str, Any] = {"__name__": "example"}
-    exec(README.split("```python\n")[1].split("```")[0], names)
+    with scope():  # what it registers is forgotten again
+        exec(README.split("```python\n")[1].split("```")[0], names)
     weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
     weight[:, 0] = 50.0
     clipped, whole = (
