@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from qbench.registry import scope
 from qbench.suite.enumerate import enumerate_cells
 from qbench.suite.load import load_suite
+from qbench.suite.plugins import find_file
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,22 +31,22 @@ def test_the_example_suite_is_sound(tmp_path: Path) -> None:
     assert sum(cell.skip is None and cell.quantizer is not None for cell in cells) == 2 * 3 * (2 * 4 - 1)
 
 
-def test_the_example_quantizer_works() -> None:
+def test_the_example_quantizer_works(tmp_path: Path) -> None:
     import torch
 
     from qbench.quant.block_grid import fake_quantize
     from qbench.quantizers.layout import choose_grid
 
-    names: dict[str, Any] = {"__name__": "example"}
-    with scope():  # what it registers is forgotten again
-        exec(README.split("```python\n")[1].split("```")[0], names)
+    file = tmp_path / "percentile_clip.py"
+    file.write_text(README.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    plugin = find_file(file)
+    plugin.load()
+    (brought,) = plugin.names
     weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
     weight[:, 0] = 50.0
-    clipped, whole = (
-        fake_quantize(weight, choose_grid(weight, names["PercentileClip"](name="percentile_clip", q=q), 4))
-        for q in (95, 100)
-    )
-    errors = [(found - weight)[:, 1:].square().mean() for found in (clipped, whole)]
+    rules = [brought.target.model_validate({"name": brought.name, "q": q}) for q in (95, 100)]
+    clipped, whole = (fake_quantize(weight, choose_grid(weight, rule, 4)) for rule in rules)
+    errors = [(one - weight)[:, 1:].square().mean() for one in (clipped, whole)]
     assert errors[0] < errors[1]
 
 
