@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Protocol
 
 from qbench.errors import QBenchError
@@ -105,7 +106,7 @@ class LevelTable(_Unshifted):
     Raises
     ------
     QBenchError
-        The values do not rise, or are more than the bits can tell, or fewer than two.
+        The values are not finite, do not rise, or are more than the bits can tell, or fewer than two.
 
     Notes
     -----
@@ -119,6 +120,8 @@ class LevelTable(_Unshifted):
     range_end: float | None = None
 
     def __post_init__(self) -> None:
+        if not all(isfinite(value) for value in self.values):
+            raise QBenchError(f"levels {self.name!r}: given a value that is not a finite number")
         rising = all(low < high for low, high in zip(self.values, self.values[1:], strict=False))
         if not rising or not 2 <= len(self.values) <= 2**self.bits:
             raise QBenchError(

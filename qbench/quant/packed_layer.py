@@ -41,7 +41,7 @@ def pack_layer(codes: Tensor, grid: BlockGrid) -> tuple[dict[str, Tensor], dict[
     Raises
     ------
     CellError
-        The levels are of a kind of their own.
+        The levels are of a kind of their own, or the grid counts other bits than are stored.
 
     Notes
     -----
@@ -64,6 +64,7 @@ def pack_layer(codes: Tensor, grid: BlockGrid) -> tuple[dict[str, Tensor], dict[
     elif levels.zero_point_bits:
         zero_point = (grid.zero_point - levels.zero_points[0]).to("cpu", torch.uint8)
         tensors["zero_point"] = pack(zero_point, levels.zero_point_bits)
+    _require_counted(tensors, grid.stored_bits(*codes.shape))
     about: dict[str, Any] = {
         "shape": list(codes.shape),
         "scales": list(grid.scale.shape),
@@ -73,6 +74,12 @@ def pack_layer(codes: Tensor, grid: BlockGrid) -> tuple[dict[str, Tensor], dict[
         "scale_format": grid.scale_format.name,
     }
     return tensors, about
+
+
+def _require_counted(tensors: dict[str, Tensor], counted: int) -> None:
+    stored = 8 * sum(tensor.nbytes for tensor in tensors.values())
+    if not 0 <= stored - counted < 8 * len(tensors):
+        raise CellError(f"the grid counts {counted} bits, and {stored} are stored: effective bits would be wrong")
 
 
 def unpack_layer(tensors: dict[str, Tensor], about: dict[str, Any]) -> tuple[Tensor, BlockGrid]:

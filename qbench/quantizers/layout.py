@@ -45,9 +45,7 @@ def choose_grid(weight: Tensor, quantizer: Quantizer, bits: int, importance: Ten
     if quantizer.sees_inputs and importance is None:
         raise CellError(f"quantizer {quantizer.name!r} needs the inputs of a layer, which are not known here")
     rows, columns = weight.shape
-    levels, granularity = quantizer.levels(bits), quantizer.granularity
-    if levels.count > 2**bits:
-        raise CellError(f"quantizer {quantizer.name!r} has {levels.count} levels, more than {bits} bits can tell")
+    levels, granularity = _levels_of(quantizer, bits), quantizer.granularity
     if isinstance(levels, Codebook):
         return _codebook(weight, quantizer, levels)
     weighing = importance.expand(rows, columns) if importance is not None and quantizer.sees_inputs else None
@@ -64,6 +62,20 @@ def choose_grid(weight: Tensor, quantizer: Quantizer, bits: int, importance: Ten
     if whole < columns:
         found.append(_choose(quantizer, *_cut(weight, weighing, slice(whole, columns), columns - whole), levels))
     return _stored(join_groups(found, levels, rows, group_size), quantizer)
+
+
+def _levels_of(quantizer: Quantizer, bits: int) -> Levels:
+    levels = quantizer.levels(bits)
+    if not isinstance(getattr(levels, "count", None), int):
+        raise CellError(
+            f"quantizer {quantizer.name!r}: levels({bits}) returned {type(levels).__name__} "
+            "(allowed: IntegerGrid, LevelTable or Codebook)"
+        )
+    if levels.count > 2**bits:
+        raise CellError(f"quantizer {quantizer.name!r} has {levels.count} levels, more than {bits} bits can tell")
+    if levels.bits != bits:
+        raise CellError(f"quantizer {quantizer.name!r}: levels({bits}) returned levels of {levels.bits} bits")
+    return levels
 
 
 def _cut(weight: Tensor, weighing: Tensor | None, columns: slice, width: int) -> tuple[Tensor, Tensor | None]:
@@ -163,7 +175,8 @@ def require_same(grid: BlockGrid, again: BlockGrid, quantizer: Quantizer) -> Non
     pairs = [(grid.scale, again.scale), (grid.zero_point, again.zero_point)]
     if grid.table is not None and again.table is not None:
         pairs.append((grid.table, again.table))
-    if not all(torch.equal(first, second) for first, second in pairs):
+    alike = grid.levels == again.levels and grid.scale_format == again.scale_format
+    if not alike or not all(torch.equal(first, second) for first, second in pairs):
         raise CellError(f"quantizer {quantizer.name!r} gave another grid for the same weight: it is not deterministic")
 
 

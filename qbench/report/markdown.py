@@ -15,6 +15,7 @@ _FACTS = (
     "floating_point",
     "grid",
     "activations",
+    "plugins",
     "calibration",
     "evaluation",
 )

@@ -62,6 +62,7 @@ def _group(group: Group) -> list[str]:
         f"in floating point: {facts['floating_point']}" if "floating_point" in facts else "",
         f"grid: {facts['grid']}" if "grid" in facts else "",
         f"activations: {facts['activations']}" if "activations" in facts else "",
+        f"plugins: {facts['plugins']}" if "plugins" in facts else "",
     ]
     title = _wrap(f"== {group.title} ==  " + "; ".join(part for part in says if part))
     blocks = [_fit(table) for table in tables(group) if table.rows]

@@ -19,8 +19,11 @@ from qbench.quant.packed_layer import pack_layer
 from qbench.quant.scale_format import FLOAT32
 from qbench.quantizers.activations import Activations
 from qbench.quantizers.layout import zero_points_fit
+from qbench.registry import METHODS, MODELS, QUANTIZERS
 from qbench.runner.packed_file import with_metadata
 from qbench.store.record import LayerRow
+from qbench.suite.cell import Cell
+from qbench.suite.plugins import file_name
 
 
 def count_levels(weight: Tensor, solution: LayerSolution) -> int:
@@ -172,6 +175,19 @@ def left_in_floating_point(problem: Problem) -> str:
             names.setdefault(id(parameter), []).append(short)
     unique = dict.fromkeys(" = ".join(same) + (" (tied)" if len(same) > 1 else "") for same in names.values())
     return ", ".join(unique) or "nothing"
+
+
+def plugins_of(cell: Cell) -> str | None:
+    """Return which of a cell's parts come from plugins and where these are; None where all are built in."""
+    found = []
+    for kind, spec in ((MODELS, cell.model), (QUANTIZERS, cell.quantizer), (METHODS, cell.method)):
+        module = type(spec).__module__
+        if spec is None or module.startswith("qbench."):
+            continue
+        # Names of a suite's own files are not known in a worker, those of installed packages are.
+        place = kind.origin(spec.name) if spec.name in kind.names() else file_name(module)
+        found.append(f"{kind.kind} {spec.name} from {place}")
+    return ", ".join(found) or None
 
 
 def packed_weights(solution: Solution, activations: Mapping[str, Activations] | None = None) -> tuple[bytes, str]:

@@ -186,6 +186,8 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
         "floating_point": evidence.left_in_floating_point(problem),
         "grid": evidence.grids(problem),
     }
+    if (plugins := evidence.plugins_of(cell)) is not None:
+        record.facts["plugins"] = plugins
     if (inputs := describe_inputs(problem)) is not None:
         record.facts["activations"] = inputs
 

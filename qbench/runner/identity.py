@@ -116,9 +116,9 @@ def _describe(spec: Spec) -> dict[str, Any]:
     named = {importlib.util.resolve_name(name, package) if name.startswith(".") else name for name in kind.sources}
     modules = sorted({cls.__module__ for cls in kind.__mro__ if issubclass(cls, Spec)} | named)
     sources = {plugins.public_name(name): source_sha256(name) for name in modules}
-    for folder in plugins.loaded_for(modules):
-        if folder.path is not None and folder.path.is_dir():
-            sources[f"{plugins.public_name(folder.module)}.*"] = plugins.tree_sha256(folder.path)
+    for plugin in plugins.loaded_for(modules):
+        if plugin.path is not None and len(plugins.files_of(plugin.path)) > 1:
+            sources[f"{plugins.public_name(plugin.module)}.*"] = plugins.tree_sha256(plugin.path)
     return {
         "options": to_jsonable_python(_without_places(spec.model_dump())),
         "version": kind.version,

@@ -218,7 +218,7 @@ def export_packed(record: Record, weights: Path, to: Path, *, force: bool = Fals
     to : Path
         The file to write; wholly written or not there.
     force : bool
-        Write over a file that is there.
+        Write over an earlier export.
 
     Returns
     -------
@@ -247,8 +247,19 @@ def refuse_existing(to: Path, *, force: bool) -> None:
     """Raise `StoreError` where an export would be written over something."""
     if to.is_dir():
         raise StoreError(f"{to} is a folder (allowed: the path of a file)")
-    if to.exists() and not force:
+    if not to.exists():
+        return
+    if not _is_export(to):
+        raise StoreError(f"{to} is there already, and no export made it: --to names another file")
+    if not force:
         raise StoreError(f"{to} is there already: --force writes over it, --to names another file")
+
+
+def _is_export(path: Path) -> bool:
+    try:
+        return bool(read_packed(path).cell)  # a run's own file does not say where it comes from
+    except StoreError:
+        return False
 
 
 def require_same_weights(found: PackedModel, expected: PackedModel, path: Path) -> None:

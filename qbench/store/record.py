@@ -128,7 +128,8 @@ class Record(BaseModel):
         Stored bits a quantized weight, scales and zero points included.
     facts : dict
         What a table must say of the model: ``chance_loss`` (nats), ``parameters``, ``quantized_layers``,
-        ``quantized_parameters``, ``floating_point`` (what is left alone), ``calibration``, ``evaluation``, ``grid``.
+        ``quantized_parameters``, ``floating_point`` (what is left alone), ``calibration``, ``evaluation``, ``grid``,
+        ``activations`` (how inputs are quantized), ``plugins`` (what is not built in, and where it comes from).
     cost : Cost
         Time, memory, data.
     traces : dict of str to list of float

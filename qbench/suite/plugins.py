@@ -1,13 +1,15 @@
 """Plugins that a suite names: a file or a package folder beside it, or an installed package.
 
-A file ``clip.py`` becomes the module ``qbench_plugins.p<hash>.clip``, with a hash of its place and its text. So files
-of one name never meet in a process, the same file is imported once, and a changed file is another module. The package
+A file ``clip.py`` becomes the module ``qbench_plugins.p<hash>.clip``, with a hash of its place and its text, and of the
+files beside it that it imports. So files of one name never meet in a process, the same file is imported once, and a
+changed file is another module. The package
 ``qbench_plugins.p<hash>`` has the file's folder as its path: ``from .ranges import ...`` finds ``ranges.py`` there, and
 `importlib.util.find_spec` finds them all.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -73,6 +75,8 @@ class Plugin:
             with scope(known) as added:
                 self._import()
                 found = added() if self.path else tuple(dict.fromkeys((*added(), *_registered_from(self.module))))
+            for one in found:
+                _require_importable(one, self.given)
             if not found:
                 raise QBenchError(
                     f"{self.given} registers nothing "
@@ -141,6 +145,18 @@ class Plugin:
         return next(((file, line) for file, line in reversed(lines) if Path(file).is_relative_to(root)), None)
 
 
+def _require_importable(one: Registered, given: str) -> None:
+    """Raise `QBenchError` where a worker process could not find a class by its name."""
+    place: object = sys.modules.get(one.target.__module__)
+    for part in one.target.__qualname__.split("."):
+        place = getattr(place, part, None)
+    if place is not one.target:
+        raise QBenchError(
+            f"{given}: {one.kind} {one.name!r} is the class {one.target.__qualname__}, which its module does not have "
+            "under that name (allowed: a class at the top of the file, with a name of its own)"
+        )
+
+
 def find(given: str, folder: Path) -> Plugin:
     """Return what a suite means by a plugin, without importing it.
 
@@ -195,12 +211,48 @@ def find_file(path: Path, given: str | None = None) -> Plugin:
 
 
 def tree_sha256(path: Path) -> str:
-    """Return the sha256 of a file, or of the names and texts of all Python files of a folder."""
-    if path.is_file():
+    """Return the sha256 of the names and texts of all files of a plugin, see `files_of`; of a lone file its own."""
+    files = files_of(path)
+    if list(files.values()) == [path]:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*.py"))
-    listed = [f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for name, file in files]
+    listed = [f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for name, file in sorted(files.items())]
     return hashlib.sha256("".join(listed).encode()).hexdigest()
+
+
+def files_of(path: Path) -> dict[str, Path]:
+    """Return the Python files that a plugin consists of, by their names below its folder.
+
+    Parameters
+    ----------
+    path : Path
+        A package folder: all files in it. A file: itself, and whatever lies beside it that it imports by a relative
+        import anywhere in its text, and what that imports in turn.
+    """
+    if path.is_dir():
+        return {file.relative_to(path).as_posix(): file for file in path.rglob("*.py")}
+    found, waiting = {}, [path]
+    while waiting:
+        file = waiting.pop()
+        name = file.relative_to(path.parent).as_posix()
+        if name not in found:
+            found[name] = file
+            waiting += _imported_beside(file, path.parent)
+    return found
+
+
+def _imported_beside(file: Path, folder: Path) -> list[Path]:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # said when it is imported
+        return []
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            first = node.module.partition(".")[0] if node.module else None
+            for name in [first] if first else [alias.name for alias in node.names]:
+                found += [folder / f"{name}.py"] if (folder / f"{name}.py").is_file() else []
+                found += sorted((folder / str(name)).rglob("*.py"))
+    return found
 
 
 def loaded_for(modules: Iterable[str]) -> tuple[Plugin, ...]:
@@ -219,6 +271,11 @@ def loaded_for(modules: Iterable[str]) -> tuple[Plugin, ...]:
 def public_name(module: str) -> str:
     """Return what a module is called in a cell's key: without the place of a local plugin."""
     return f"plugins/{'.'.join(module.split('.')[2:])}" if module.startswith(f"{LOCAL}.") else module
+
+
+def file_name(module: str) -> str:
+    """Return the file that a local plugin's module is in, such as ``clip.py``; other modules' names as they are."""
+    return f"{'/'.join(module.split('.')[2:])}.py" if module.startswith(f"{LOCAL}.") else module
 
 
 def _registered_from(package: str) -> Sequence[Registered]:

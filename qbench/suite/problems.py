@@ -86,7 +86,8 @@ def _explain(details: ErrorDetails, model: type[BaseModel], owner: str) -> tuple
     if kind == "missing":
         return f"{str(loc[-1])!r} is missing", loc[:-1]
     if kind == "extra_forbidden":
-        return _unknown_key(str(loc[-1]), _keys(model, loc[:-1]), owner), loc
+        within = ".".join([owner, *map(str, loc[:-1])]) if owner else ""
+        return _unknown_key(str(loc[-1]), _keys(model, loc[:-1]), within), loc
     if kind == "literal_error":
         return f"given {shown(given)}{nearest(str(given), _quoted(context['expected']))}", loc
     if kind in ("value_error", "assertion_error"):

@@ -34,6 +34,8 @@ def snapped(levels: LevelTable, positions: Tensor) -> Tensor:
         (2, (0.0,), "given 1 values"),
         (2, (0.0, 0.0, 1.0), "given 3 values that do not rise"),
         (2, (1.0, 0.0), "that do not rise"),
+        (2, (-torch.inf, 0.0), "given a value that is not a finite number"),
+        (2, (0.0, torch.nan), "given a value that is not a finite number"),
     ],
 )
 def test_what_is_no_table_is_refused(bits: int, values: tuple[float, ...], said: str) -> None:

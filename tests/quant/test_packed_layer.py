@@ -15,7 +15,7 @@ from qbench.quant.block_grid import BlockGrid, dequantize
 from qbench.quant.grid import IntegerGrid
 from qbench.quant.levels import Codebook, Levels, LevelTable
 from qbench.quant.packed_layer import pack_layer, unpack_layer
-from qbench.quant.scale_format import FLOAT32, PowerOfTwo, ScaledE4M3
+from qbench.quant.scale_format import FLOAT32, Float32, PowerOfTwo, ScaledE4M3
 
 SYMMETRIC = [
     IntegerGrid(bits, True, convention)
@@ -114,3 +114,12 @@ def test_levels_of_another_kind_are_refused() -> None:
     grid = BlockGrid(Own(2, (0.0, 1.0)), torch.ones(1, 1), torch.zeros(1, 1), 4)
     with pytest.raises(CellError, match=r"levels of type Own cannot be stored \(allowed: IntegerGrid, LevelTable, "):
         pack_layer(torch.zeros(1, 4), grid)
+
+
+def test_a_grid_that_counts_other_bits_than_it_takes_is_refused() -> None:
+    grid = BlockGrid(
+        IntegerGrid(4, symmetric=True), torch.ones(2, 1), torch.zeros(2, 1), 8, scale_format=Float32(bits=0)
+    )
+    with pytest.raises(CellError) as caught:
+        pack_layer(torch.zeros(2, 8), grid)
+    assert str(caught.value) == "the grid counts 64 bits, and 128 are stored: effective bits would be wrong"

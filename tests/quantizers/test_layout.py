@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import torch
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from qbench.errors import CellError
 from qbench.quant.block_grid import dequantize, fake_quantize, quantize
 from qbench.quant.grid import IntegerGrid
+from qbench.quant.levels import LevelTable
 from qbench.quant.qparams import QParams
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.base import IntegerQuantizer, Quantizer
 from qbench.quantizers.granularity import Granularity
 from qbench.quantizers.hessian_mse import HessianWeightedError
-from qbench.quantizers.layout import choose_grid
+from qbench.quantizers.layout import choose_grid, require_same
 from qbench.registry import QUANTIZERS
 
 PER_GROUP = {"per_group": 64}
@@ -219,6 +220,42 @@ def test_a_rule_with_a_bad_zero_point_is_named(zero_point: float, symmetric: boo
     with pytest.raises(CellError) as caught:
         choose_grid(drawn(4, 8), Fixed(name="percentile", zero_point=zero_point, symmetric=symmetric), 4)
     assert str(caught.value) == f"quantizer 'percentile' returned a zero point that is not {allowed}"
+
+
+class OwnLevels(AbsMax):
+    """A quantizer with levels of any kind."""
+
+    def levels(self, bits: int) -> Any:
+        return LEVELS[0]
+
+
+LEVELS: list[Any] = [5]
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        (5, "levels(2) returned int (allowed: IntegerGrid, LevelTable or Codebook)"),
+        (LevelTable(8, (-1.0, 0.0, 1.0)), "levels(2) returned levels of 8 bits"),
+        (LevelTable(3, (-2.0, -1.0, 0.0, 1.0, 2.0)), "has 5 levels, more than 2 bits can tell"),
+    ],
+    ids=["no levels", "other bits", "too many"],
+)
+def test_levels_that_are_none_of_so_many_bits_are_refused(levels: Any, said: str) -> None:
+    LEVELS[0] = levels
+    with pytest.raises(CellError) as caught:
+        choose_grid(drawn(4, 8), OwnLevels(name="own"), 2)
+    assert str(caught.value).startswith("quantizer 'own'") and said in str(caught.value)
+
+
+def test_levels_that_are_drawn_anew_are_noticed() -> None:
+    weight, rule = drawn(4, 8), OwnLevels(name="own")
+    LEVELS[0] = LevelTable(2, (-1.0, 0.0, 1.0))
+    first, again = (choose_grid(weight, rule, 2) for _ in "ab")
+    require_same(first, again, rule)
+    LEVELS[0] = LevelTable(2, (-1.0, 0.1, 1.0))
+    with pytest.raises(CellError, match="gave another grid for the same weight"):
+        require_same(first, choose_grid(weight, rule, 2), rule)
 
 
 @pytest.mark.parametrize("shape", [(4,), (1, 1), (4, 2)])

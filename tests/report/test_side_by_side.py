@@ -55,6 +55,15 @@ def test_the_best_comes_first_and_nothing_is_hidden(make_record: MakeRecord) -> 
     ]
 
 
+def test_a_grid_that_there_is_not_is_not_unknown(make_record: MakeRecord) -> None:
+    found = [make_record("m/fp/s0"), make_record("m/mx/4b/rtn/s0", 0.01)]
+    there = [{**record.axes, "skip": None} for record in found]
+    skipped = [{**found[1].axes, "bits": bits, "skip": "no such grid"} for bits in (3, 2)]
+    (line,) = leaderboard(found, [*there, *skipped]).summary
+    assert line == "m/mx: rtn inside down to 4 bits; at 4 bits best PTQ rtn +.010"
+    assert leaderboard(found[:1], [there[0], *skipped]).summary == ("m/mx: rtn skipped",)
+
+
 def test_one_quantizer_has_no_such_table(make_record: MakeRecord) -> None:
     found = [record for record in records(make_record) if record.axes["quantizer"] in (None, "absmax")]
     board = leaderboard(found)

@@ -185,6 +185,25 @@ def test_a_source_named_with_a_dot_lies_beside_the_plugin(tmp_path: Path) -> Non
     assert identify(cell(method=kind(name="local"))).cell_id != found.cell_id
 
 
+def test_files_that_a_plugin_imports_beside_it_are_sources_without_being_named(tmp_path: Path) -> None:
+    plugin = LOCAL.replace('(*RoundToNearest.sources, ".shares")', "RoundToNearest.sources")
+
+    def written(imports: str, share: int) -> str:
+        (tmp_path / "shares.py").write_text("from .deep.more import MORE\nSHARE = 1\n")
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        (tmp_path / "deep" / "__init__.py").write_text("")
+        (tmp_path / "deep" / "more.py").write_text(f"MORE = {share}\n")
+        (tmp_path / "local.py").write_text(f"{plugin}\n    def share(self):\n        {imports}\n")
+        kind = _local(tmp_path, "local.py")
+        return identify(cell(method=kind(name="local"))).cell_id
+
+    # Inside a function too, where nothing is imported yet when cells are planned.
+    first, changed, again = (written("from .shares import SHARE", share) for share in (1, 2, 1))
+    assert first == again != changed
+    alone, still = (written("return 1", share) for share in (1, 2))
+    assert alone == still
+
+
 def test_every_file_of_a_package_folder_is_a_source(tmp_path: Path) -> None:
     def written(share: int) -> type[RoundToNearest]:
         folder = tmp_path / "mine"

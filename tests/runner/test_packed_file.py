@@ -98,12 +98,21 @@ def test_an_exported_file_says_where_it_comes_from(run: Callable[..., Ran], tmp_
 def test_nothing_is_written_over_without_force(run: Callable[..., Ran], tmp_path: Path) -> None:
     _, record, path = run({"name": "absmax"}, 2)
     exported = tmp_path / "away.safetensors"
-    exported.write_text("my notes")
+    export_packed(record, path, exported)
     with pytest.raises(StoreError, match="is there already: --force writes over it, --to names another file"):
         export_packed(record, path, exported)
-    assert exported.read_text() == "my notes"
     export_packed(record, path, exported, force=True)
     assert read_packed(exported).cell["cell_id"] == record.cell_id
+
+
+def test_what_no_export_made_is_never_written_over(run: Callable[..., Ran], tmp_path: Path) -> None:
+    _, record, path = run({"name": "absmax"}, 2)
+    notes, weights = tmp_path / "notes.txt", path.read_bytes()
+    notes.write_text("my notes")
+    for foreign in (notes, path):
+        with pytest.raises(StoreError, match="is there already, and no export made it: --to names another file"):
+            export_packed(record, path, foreign, force=True)
+    assert notes.read_text() == "my notes" and path.read_bytes() == weights
     with pytest.raises(StoreError, match=r"is a folder \(allowed: the path of a file\)"):
         export_packed(record, path, tmp_path, force=True)
 

@@ -354,3 +354,29 @@ BAD_CLASSES = {
 def test_a_class_that_cannot_be_used(refusal: Callable[..., str], write: Write, body: str, message: str) -> None:
     write({"clip.py": f"{CLIP}\n{body}"})
     assert refusal(WITH_CLIP) == f"s.yaml:5: `matrix.quantizers[1]`: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (
+            "def make():\n    class Inner(AbsMax):\n        pass\n    return Inner\n\n"
+            "register_quantizer('inner')(make())\n",
+            "inner",
+        ),
+        (
+            "for name in ('one', 'two'):\n    @register_quantizer(name)\n    class Twice(AbsMax):\n        pass\n",
+            "one",
+        ),
+    ],
+    ids=["made in a function", "two of one name"],
+)
+def test_a_class_that_a_worker_could_not_find_is_refused(tmp_path: Path, text: str, name: str) -> None:
+    file = tmp_path / "lost.py"
+    file.write_text(
+        f"from qbench.plugin import register_quantizer\nfrom qbench.quantizers.absmax import AbsMax\n{text}"
+    )
+    with pytest.raises(QBenchError) as caught:
+        find_file(file).load()
+    assert f"lost.py: quantizer {name!r} is the class" in str(caught.value)
+    assert "a class at the top of the file, with a name of its own" in str(caught.value)
