@@ -16,15 +16,25 @@ from torch import Tensor
 from qbench.conformance.blame import told
 from qbench.conformance.contract import BrokenError, MissingError
 from qbench.conformance.matrices import Matrix
-from qbench.conformance.surroundings import seeded, watching_chance
+from qbench.conformance.surroundings import seeded, settings_kept, watching_chance
+from qbench.errors import QBenchError
 from qbench.quant.block_grid import BlockGrid, fake_quantize, quantize
 from qbench.quant.levels import Levels
 from qbench.quant.qparams import QParams
 from qbench.quantizers.base import Quantizer
 from qbench.quantizers.layout import choose_grid, zero_points_fit
 
-# Larger than any, so that `choose_grid` leaves the number of levels to the property that is about it.
-_ANY_BITS = 64
+# Why a grid cannot be judged, by the kind of fault: there is none, or it holds what the quantizer did not answer.
+_REASONS = {
+    "raises": "there is no grid: the quantizer raised",
+    "levels": "its levels are not sound",
+    "type": "its parameters are no tensors of floating point",
+    "shape": "its parameters have no row a block",
+    "scales": "its scales are not positive finite numbers",
+    "zero points": "its zero points are not among the levels'",
+    "table": "the levels of its codebook do not rise",
+}
+_OF_LEVELS = ("bits", "count", "quant_min", "quant_max", "zero_points", "real_zero_point", "reach", "snapping")
 
 
 class _NoGridError(Exception):
@@ -50,7 +60,17 @@ class _Watched:
         return getattr(self._quantizer, name)
 
     def levels(self, bits: int) -> Levels:
-        return self._quantizer.levels(self._bits)
+        # Nothing can be laid over a matrix where they are not sound.
+        try:
+            found: Any = self._quantizer.levels(self._bits)
+        except QBenchError as error:  # what a table of levels says of its values
+            self.note("levels", str(error))
+            raise _NoGridError from error
+        wrong = _unsound(found, self._bits)
+        if wrong is not None:
+            self.note("levels", f"levels({self._bits}) {wrong}")
+            raise _NoGridError
+        return cast(Levels, found)
 
     def note(self, fault: str, seen: str) -> None:
         self.faults.setdefault(fault, seen)
@@ -64,7 +84,8 @@ class _Watched:
             self.note("mutates", "the importance that it was given changed")
         if not isinstance(found, QParams) or not isinstance(found.scale, Tensor):
             self._not_a("choose_qparams", found, "QParams of tensors")
-        zero_point = found.zero_points()
+        # Not `zero_points`: where there are none, a broken scale must not count as a broken zero point too.
+        zero_point = torch.zeros_like(found.scale) if found.zero_point is None else found.zero_point
         scale = self._shaped("scale", found.scale, (len(blocks), 1))
         zero_point = self._shaped("zero point", zero_point, (len(blocks), 1))
         bad = ~(torch.isfinite(scale) & (scale > 0))
@@ -112,6 +133,20 @@ class _Watched:
         return tensor.detach().reshape(expected).float()
 
 
+def _reason(faults: dict[str, str]) -> str | None:
+    return next((text for kind, text in _REASONS.items() if kind in faults), None)
+
+
+def _unsound(levels: Any, bits: int) -> str | None:
+    if not all(hasattr(levels, name) for name in _OF_LEVELS):
+        return f"returned {type(levels).__name__} (allowed: IntegerGrid, LevelTable or Codebook)"
+    if levels.bits != bits:
+        return f"returned levels of {levels.bits} bits (allowed: {bits})"
+    if levels.count > 2**bits:
+        return f"returned {levels.count} levels (allowed: at most {2**bits})"
+    return None
+
+
 class Case:
     """One trial.
 
@@ -152,7 +187,8 @@ class Case:
         self.is_repeated, self.is_first, self.is_timed = is_repeated, is_first, is_timed
         self.weight = matrix.weight
         self.drawn: list[str] = []
-        self._grid, self.faults = self._asked(self.weight.clone())
+        with seeded(0):  # a case must not depend on what an earlier one drew
+            self._grid, self.faults = self._asked(self.weight.clone())
 
     def __str__(self) -> str:
         return f"{self.bits} {'bit' if self.bits == 1 else 'bits'}, {self.quantizer.granularity}, {self.matrix.name}"
@@ -175,26 +211,31 @@ class Case:
 
     @property
     def grid(self) -> BlockGrid:
-        """The grid, mended where it had to be.
+        """The grid, as the quantizer answered.
 
         Raises
         ------
         MissingError
-            There is none.
+            There is none, or an answer had to be mended: then it says nothing of the quantizer.
         """
-        if self._grid is None:
-            raise MissingError("needs a grid, and none was given")
+        reason = _reason(self.faults)
+        if self._grid is None or reason is not None:
+            raise MissingError(reason or "there is no grid")
         return self._grid
 
     @cached_property
     def _snapped(self) -> tuple[Tensor, Tensor] | None:
-        try:
-            return quantize(self.weight, self.grid), fake_quantize(self.weight, self.grid)
-        except MissingError:
-            raise
-        except Exception as error:  # levels of a stranger's own
-            self.faults.setdefault("raises", told(error, type(self.quantizer)))
+        if self._grid is None or _reason(self.faults) is not None:
             return None
+        found = None
+        with settings_kept() as changed:
+            try:
+                found = quantize(self.weight, self._grid), fake_quantize(self.weight, self._grid)
+            except (Exception, SystemExit) as error:  # levels of a stranger's own
+                self.faults.setdefault("raises", told(error, type(self.quantizer)))
+        if changed:
+            self.faults.setdefault("state", f"its levels changed the {changed[0]} of the process")
+        return found
 
     @property
     def codes(self) -> Tensor:
@@ -207,14 +248,15 @@ class Case:
         return self._both()[1]
 
     def _both(self) -> tuple[Tensor, Tensor]:
-        if self._snapped is None:
-            raise MissingError("needs quantized weights, and there are none")
-        return self._snapped
+        snapped = self._snapped
+        _ = self.grid
+        if snapped is None:
+            raise MissingError("there are no quantized weights")
+        return snapped
 
     def fault(self, kind: str) -> str | None:
         """Return what went wrong of one kind, after everything was asked."""
-        if self._grid is not None:
-            _ = self._snapped
+        _ = self._snapped
         return self.faults.get(kind)
 
     def again(self, weight: Tensor | None = None, importance: Tensor | None = None) -> BlockGrid:
@@ -230,23 +272,29 @@ class Case:
         Raises
         ------
         BrokenError
-            It gives none, though it gave one the first time.
+            It gives none that is sound, though it gave one the first time.
         """
         _ = self.grid
         grid, faults = self._asked((self.weight if weight is None else weight).clone(), importance)
-        if grid is None:
-            raise BrokenError(f"no grid: {next(iter(faults.values()))}")
+        wrong = next((seen for kind, seen in faults.items() if kind in _REASONS), None)
+        if grid is None or wrong is not None:
+            raise BrokenError(f"when it was asked again: {wrong or 'no grid'}")
         return grid
 
     def _asked(self, weight: Tensor, importance: Tensor | None = None) -> tuple[BlockGrid | None, dict[str, str]]:
         watched = _Watched(self.quantizer, self.bits)
         importance = self.matrix.importance if importance is None else importance
-        try:
-            grid = choose_grid(weight, cast(Quantizer, watched), _ANY_BITS, importance.to(weight.device))
-        except _NoGridError:
-            return None, watched.faults
-        except (Exception, SystemExit) as error:  # a stranger's code can fail in any way
-            watched.note("raises", told(error, type(self.quantizer)))
+        grid = None
+        with settings_kept() as changed:
+            try:
+                grid = choose_grid(weight, cast(Quantizer, watched), self.bits, importance.to(weight.device))
+            except _NoGridError:
+                pass  # noted already
+            except (Exception, SystemExit) as error:  # a stranger's code can fail in any way
+                watched.note("raises", told(error, type(self.quantizer)))
+        if changed:
+            watched.note("state", f"it changed the {changed[0]} of the process (allowed: to put it back)")
+        if grid is None:
             return None, watched.faults
         bad = ~(torch.isfinite(grid.scale) & (grid.scale > 0))
         if bad.any():

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from qbench.conformance.blame import told
+from qbench.conformance.surroundings import settings_kept
 
 CaseT = TypeVar("CaseT")
 Result = Literal["passed", "failed", "skipped", "info"]
@@ -131,7 +132,8 @@ def _row(one: Property[CaseT], cases: Sequence[CaseT], code: type, place: Callab
     missing, said = 0, ""
     for case in cases:
         try:
-            said = one.test(case) or said
+            with settings_kept():  # what a stranger's code sets must not reach the next case
+                said = one.test(case) or said
         except BrokenError as error:
             broken.append(f"{place(case)}: {error}")
         except UnableError as error:
@@ -147,5 +149,5 @@ def _row(one: Property[CaseT], cases: Sequence[CaseT], code: type, place: Callab
         return Row(one.name, "failed", broken[0] + more)
     if not tried:
         return Row(one.name, "skipped", unable[0] if unable else "no case it could be tried on")
-    more = f" ({missing} more could not be tried: another property failed there)" if missing else ""
+    more = f" ({missing} more left out: another property failed there)" if missing else ""
     return Row(one.name, "passed", f"{tried} {'case' if tried == 1 else 'cases'}{more}")

@@ -14,7 +14,7 @@ from qbench.conformance.deployment import DEPLOYMENT
 from qbench.conformance.matrices import matrices
 from qbench.conformance.repetition import REPETITION
 from qbench.conformance.rounding import ROUNDING
-from qbench.conformance.surroundings import one_thread, seeded
+from qbench.conformance.surroundings import one_thread, seeded, settings_kept
 from qbench.errors import QBenchError
 from qbench.quant.levels import Codebook
 from qbench.quantizers.base import Quantizer
@@ -42,7 +42,8 @@ def check(quantizer: Quantizer, bits: list[int] | None = None) -> Report:
     name = quantizer.name
     try:
         asked = list(range(1, 9)) if bits is None else bits
-        refused = {number: quantizer.refuses(number) for number in asked}
+        with settings_kept():
+            refused = {number: quantizer.refuses(number) for number in asked}
         allowed = [number for number in asked if refused[number] is None]
     except Exception as error:  # a stranger's code can fail in any way
         return Report("quantizer", name, (Row("raises nothing", "failed", f"refuses: {told(error, type(quantizer))}"),))
@@ -51,7 +52,7 @@ def check(quantizer: Quantizer, bits: list[int] | None = None) -> Report:
         return Report("quantizer", name, (Row("has a grid", "failed", seen),))
     if not allowed:
         raise QBenchError(f"quantizer {name!r}: {next(iter(refused.values()))}")
-    with one_thread(), seeded(0):
+    with settings_kept(), one_thread(), seeded(0):
         cases = _cases(quantizer, allowed)
         rows = judge(PROPERTIES, cases, type(quantizer), str)
     listed = ", ".join(dict.fromkeys(str(case.quantizer.granularity) for case in cases))
@@ -79,14 +80,16 @@ def _variants(quantizer: Quantizer, bits: int) -> list[Quantizer]:
     found = [quantizer]
     options = quantizer.model_dump(mode="json")
     try:
-        is_codebook = isinstance(quantizer.levels(bits), Codebook)
+        with settings_kept():
+            is_codebook = isinstance(quantizer.levels(bits), Codebook)
     except Exception:  # the first case says what is wrong
         return found
     for granularity in _GRANULARITIES:
         if is_codebook and isinstance(granularity, dict):
             continue  # one of `choose_grid`'s own limits
         try:
-            other = type(quantizer).model_validate({**options, "granularity": granularity})
+            with settings_kept():
+                other = type(quantizer).model_validate({**options, "granularity": granularity})
         except ValidationError:  # a format with one block size says so
             continue
         if other.granularity not in [one.granularity for one in found]:

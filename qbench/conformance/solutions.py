@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qbench.conformance.contract import BrokenError, MissingError, Property, UnableError
 from qbench.conformance.deployment import require_identity, require_round_trip
+from qbench.conformance.surroundings import settings_kept
 from qbench.conformance.trial import Trial
 from qbench.quant.block_grid import BlockGrid
 from qbench.quantizers.layout import zero_points_fit
@@ -111,6 +112,17 @@ def touches_nothing_else(trial: Trial) -> None:
         raise BrokenError(trial.outcome.touched)
 
 
+def state_is_left(trial: Trial) -> None:
+    """Make sure that settings of the process stay, such as the gradient mode, or are put back."""
+    changed = trial.outcome.changed_settings
+    if changed:
+        raise BrokenError(f"it changed the {changed[0]} of the process (allowed: to put it back)")
+    with settings_kept() as changed:
+        trial.method.refuses_grid(trial.grid_kind.quantizer)
+    if changed:
+        raise BrokenError(f"refuses_grid changed the {changed[0]} of the process (allowed: to put it back)")
+
+
 def fallbacks_are_told(trial: Trial) -> None:
     """Make sure that what was done instead of the method is told in words, layer by layer."""
     for name, _, _, found in trial.layers():
@@ -205,6 +217,7 @@ SOLUTIONS: tuple[Property[Trial], ...] = (
     Property("grids stay the quantizer's", grids_stay_the_quantizers, _of_kind("grid")),
     Property("the same when solved again", same_when_solved_again, _first),
     Property("touches nothing else", touches_nothing_else, _of_kind("grid")),
+    Property("leaves torch's global state as it was", state_is_left, _of_kind("grid")),
     Property("fallbacks are told", fallbacks_are_told, lambda trial: trial.kind != "cuda"),
     Property("objective not above rounding to nearest", objective_not_above_rounding, _of_kind("grid")),
     Property("numbers are plain", numbers_are_plain, _of_kind("grid")),

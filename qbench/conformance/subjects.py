@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from qbench.conformance import methods, quantizers
 from qbench.conformance.contract import Report, Row
+from qbench.conformance.surroundings import settings_kept
 from qbench.errors import QBenchError, UnknownNameError
 from qbench.methods.base import Method
 from qbench.quantizers.base import Quantizer
@@ -47,10 +48,11 @@ class Subject:
             The name's class cannot be loaded, or does not take the options.
         """
         try:
-            return resolve_entry({**(options or {}), "name": self.name}, _REGISTRIES[self.kind], None)
+            with settings_kept():  # a stranger's validators run here
+                return resolve_entry({**(options or {}), "name": self.name}, _REGISTRIES[self.kind], None)
         except ValidationError as error:
             found = error.errors(include_url=False)
-            told = "; ".join(_said(one["msg"], one["loc"]) for one in found)
+            told = "; ".join(_said(one["msg"], one["loc"]) + _hint(one["msg"], one["loc"]) for one in found)
             raise QBenchError(f"{self.kind} {self.name!r}: {told}") from error
 
     def check(self, options: Mapping[str, Any] | None = None) -> Report:
@@ -74,6 +76,11 @@ class Subject:
 def _said(text: str, place: tuple[int | str, ...]) -> str:
     where = ".".join(str(part) for part in place)
     return text if not where or where in text else f"{where}: {text}"
+
+
+def _hint(text: str, place: tuple[int | str, ...]) -> str:
+    name, sign, rest = text.partition(" is missing")
+    return f" (say it with --option {name.strip(chr(39))}=VALUE)" if sign and not rest and not place else ""
 
 
 def check(spec: Spec) -> Report:

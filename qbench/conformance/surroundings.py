@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,3 +61,49 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _set_deterministic(value: tuple[bool, bool]) -> None:
+    torch.use_deterministic_algorithms(value[0], warn_only=value[1])
+
+
+def _set_gradients(value: bool) -> None:
+    torch.set_grad_enabled(value)
+
+
+def _set_device(value: torch.device) -> None:
+    # None is what it was before anyone set it; a device that was set costs time with every call.
+    torch.set_default_device(None if value.type == "cpu" else value)
+
+
+def _set_cudnn(value: tuple[bool, bool]) -> None:
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = value
+
+
+# How a setting of the process is read, and set again.
+_SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
+    "gradient mode": (torch.is_grad_enabled, _set_gradients),
+    "default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "default device": (torch.get_default_device, _set_device),
+    "number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "deterministic flag": (
+        lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+        _set_deterministic,
+    ),
+    "precision of matrix products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "cuDNN flags": (lambda: (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark), _set_cudnn),
+}
+
+
+@contextmanager
+def settings_kept() -> Iterator[list[str]]:
+    """Put torch's settings of the process back in the end; those that had changed are named in what was yielded."""
+    changed: list[str] = []
+    before = {name: read() for name, (read, _) in _SETTINGS.items()}
+    try:
+        yield changed
+    finally:
+        for name, (read, write) in _SETTINGS.items():
+            if read() != before[name]:
+                changed.append(name)
+                write(before[name])

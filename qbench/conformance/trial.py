@@ -11,7 +11,7 @@ from torch import Tensor
 from qbench.conformance.blame import told
 from qbench.conformance.contract import MissingError, UnableError
 from qbench.conformance.grids import GridKind
-from qbench.conformance.surroundings import seeded
+from qbench.conformance.surroundings import seeded, settings_kept
 from qbench.conformance.tiny_model import make_problem
 from qbench.methods.base import Method
 from qbench.methods.problem import LayerSolution, Problem, Solution
@@ -118,6 +118,8 @@ class Outcome:
         Each layer's grid and weight before the method ran.
     touched : str or None
         What it changed that was not its to change.
+    changed_settings : list of str
+        The settings of the process that it changed; they were put back.
     seconds : float
         How long it took.
     """
@@ -130,18 +132,18 @@ class Outcome:
         self.grids = {layer.name: layer.grid.copy() for layer in problem.layers}
         self.weights = {layer.name: layer.matrix().clone() for layer in problem.layers}
         before = {name: value.clone() for name, value in self._others().items()}
-        process = _process()
-        started = time.perf_counter()
-        try:
-            with seeded(problem.seed_of("method")):
-                found: object = method.solve(problem)
-        except (Exception, SystemExit) as error:  # a stranger's code can fail in any way
-            self.raised = told(error, type(method))
-            return
-        finally:
+        found: object = None
+        with settings_kept() as self.changed_settings:
+            started = time.perf_counter()
+            try:
+                with seeded(problem.seed_of("method")):
+                    found = method.solve(problem)
+            except (Exception, SystemExit) as error:  # a stranger's code can fail in any way
+                self.raised = told(error, type(method))
             self.seconds = time.perf_counter() - started
-            self.touched = self._touched(before, process)
-            _restore(process)
+        self.touched = self._touched(before)
+        if self.raised is not None:
+            return
         self.wrong_type = _wrong_type(found)
         if self.wrong_type is None:
             assert isinstance(found, Solution)
@@ -162,31 +164,13 @@ class Outcome:
                     found[f"the given {part} of {layer.name}"] = getattr(layer.grid, part)
         return found
 
-    def _touched(self, before: dict[str, Tensor], process: dict[str, object]) -> str | None:
+    def _touched(self, before: dict[str, Tensor]) -> str | None:
         after = self._others()
         changed = [name for name, value in before.items() if name not in after or not torch.equal(value, after[name])]
         if changed:
             return f"{changed[0]} changed"
         new = sorted(set(after) - set(before))
-        if new:
-            return f"the model has a new {new[0]}"
-        settings = [name for name, value in process.items() if _process()[name] != value]
-        return f"the {settings[0]} of the process changed" if settings else None
-
-
-def _process() -> dict[str, object]:
-    return {
-        "default dtype": torch.get_default_dtype(),
-        "gradient mode": torch.is_grad_enabled(),
-        "number of threads": torch.get_num_threads(),
-    }
-
-
-def _restore(process: dict[str, object]) -> None:
-    torch.set_default_dtype(process["default dtype"])  # type: ignore[arg-type]
-    torch.set_grad_enabled(bool(process["gradient mode"]))
-    if torch.get_num_threads() != process["number of threads"]:
-        torch.set_num_threads(process["number of threads"])  # type: ignore[arg-type]
+        return f"the model has a new {new[0]}" if new else None
 
 
 def _wrong_type(found: object) -> str | None:

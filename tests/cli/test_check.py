@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from qbench import registry
 from qbench.conformance import subjects
@@ -106,6 +107,61 @@ def test_a_file_is_checked_whole(call: Any, write: Write) -> None:
     ]
     assert "ValueError: no luck (broken.py:8)" in said.out
     assert "hello" not in said.out
+
+
+SWITCHING = """\
+import torch
+from qbench.plugin import Method, register_method, register_quantizer
+from .clip import Clip
+
+
+@register_quantizer("a_switch")
+class Switch(Clip):
+    def choose_qparams(self, blocks, grid):
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.manual_seed(0)
+        return super().choose_qparams(blocks, grid)
+
+
+@register_quantizer("b_sound")
+class Sound(Clip):
+    pass
+
+
+@register_method("a_switching_method")
+class SwitchingMethod(Method):
+    def solve(self, problem):
+        torch.use_deterministic_algorithms(True)
+        torch.set_grad_enabled(False)
+        raise ValueError("no luck")
+"""
+
+
+def test_what_one_subject_sets_in_the_process_does_not_reach_the_next(call: Any, write: Write) -> None:
+    before = torch.is_grad_enabled(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
+    said = call("check", write(clip=SOUND, switching=SWITCHING))
+    verdicts = [line.split(" (")[0] for line in said.out.splitlines() if line.startswith(("quantizer ", "method "))]
+    state = "leaves torch's global state as it was"
+    assert verdicts == [
+        "quantizer clip conforms",
+        f"quantizer a_switch breaks the contract: {state}, no chance from outside",
+        "quantizer b_sound conforms",
+        f"method a_switching_method breaks the contract: raises nothing, {state}",
+    ]
+    assert before == (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+def test_an_option_that_must_be_given(call: Any, write: Write) -> None:
+    path = write(clip=SOUND.replace("share: float = 0.97", "share: float"))
+    said = call("check", "clip", "--plugin", path)
+    assert said.code == 2
+    assert "quantizer 'clip': 'share' is missing (say it with --option share=VALUE)" in said.err
+    assert call("check", path, "--option", "share=0.97").code == 0
 
 
 def test_a_file_that_conforms_and_prints(call: Any, write: Write) -> None:

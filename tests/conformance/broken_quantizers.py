@@ -1,4 +1,4 @@
-"""Quantizers that are broken, each in one way."""
+"""Quantizers that are broken, each in one way; those whose levels are broken are in `broken_levels`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,13 @@ import torch
 from pydantic import field_serializer
 from torch import Tensor
 
-from qbench.quant.grid import IntegerGrid
-from qbench.quant.levels import Codebook, Levels, LevelTable
+from qbench.quant.levels import Levels
 from qbench.quant.qparams import QParams
-from qbench.quant.scale_format import PowerOfTwo, ScaleFormat
-from qbench.quant.snapping import IntegerSnapping
+from qbench.quant.scale_format import Float32, PowerOfTwo, ScaleFormat
 from qbench.quantizers.base import Quantizer
 
-PACKED = "packed and read back to the bit"
-
-
-class Sound(Quantizer):
-    """Largest magnitude; each broken one changes one thing of it."""
-
-    allowed_bits: ClassVar[range | tuple[int, ...]] = (2, 4)
-
-    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
-        low, high = blocks.aminmax(dim=1, keepdim=True)
-        return QParams.from_range(low, high, grid)
+from .broken_levels import BROKEN_LEVELS, PACKED, STATE
+from .sound_quantizers import Sound
 
 
 class RaisesAtTwoBits(Sound):
@@ -40,11 +29,6 @@ class RaisesAtTwoBits(Sound):
 class Leaves(Sound):
     def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
         raise SystemExit(3)
-
-
-class NoLevels(Sound):
-    def levels(self, bits: int) -> Levels:
-        raise ValueError("no levels today")
 
 
 class CannotSayWhichBits(Sound):
@@ -96,106 +80,11 @@ class WearsOutTheMoments(Sound):
         return super().choose_qparams(blocks, grid)
 
 
-class OneBitMore(Sound):
-    allowed_bits: ClassVar[range | tuple[int, ...]] = (2, 4)
-
-    def levels(self, bits: int) -> Levels:
-        return IntegerGrid(bits + 1, symmetric=True)
-
-
-class _Snapping(IntegerSnapping):
-    """Changes values after they were rounded."""
-
-    def snap(self, positions: Tensor, out: Tensor) -> Tensor:
-        given = positions.clone()
-        return out.copy_(self.changed(given, super().snap(positions, out)))
-
-    def changed(self, positions: Tensor, values: Tensor) -> Tensor:
-        return values
-
-
-class _Grid(IntegerGrid):
-    """Integers with a snapping of their own."""
-
-    snaps: ClassVar[type[_Snapping]] = _Snapping
-
-    def snapping(self, zero_point: Tensor, table: Tensor | None = None) -> IntegerSnapping:
-        return self.snaps((float(self.quant_min), float(self.quant_max)), None, None, None)
-
-
-class _OfOwnLevels(Sound):
-    grid: ClassVar[type[_Grid]] = _Grid
-
-    def levels(self, bits: int) -> Levels:
-        return self.grid(bits, symmetric=True)
-
-
-class LevelsOfAnUnknownClass(_OfOwnLevels):
-    pass
-
-
-class BesideTwo(_OfOwnLevels):
-    class Grid(_Grid):
-        class Snaps(_Snapping):
-            def changed(self, positions: Tensor, values: Tensor) -> Tensor:
-                return torch.where(values == 2, 2.25, values)
-
-        snaps = Snaps
-
-    grid = Grid
-
-
-class ShrinksEachTime(_OfOwnLevels):
-    allowed_bits: ClassVar[range | tuple[int, ...]] = (8,)
-
-    class Grid(_Grid):
-        class Snaps(_Snapping):
-            def changed(self, positions: Tensor, values: Tensor) -> Tensor:
-                return (positions * 0.95).round().clamp(*self.bounds)
-
-        snaps = Snaps
-
-    grid = Grid
-
-
-class NeverZero(_OfOwnLevels):
-    allowed_bits: ClassVar[range | tuple[int, ...]] = (8,)
-
-    class Grid(_Grid):
-        class Snaps(_Snapping):
-            def changed(self, positions: Tensor, values: Tensor) -> Tensor:
-                return torch.where(values == 0, 1.0, values)
-
-        snaps = Snaps
-
-    grid = Grid
-
-
-class _TwoLevels(Quantizer):
-    allowed_bits: ClassVar[range | tuple[int, ...]] = (1,)
-
-    def levels(self, bits: int) -> Levels:
-        return LevelTable(bits, (-1.0, 1.0), "signs")
-
-
-class WakesTheDead(_TwoLevels):
-    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
-        scale = blocks.abs().mean(dim=1, keepdim=True)
-        return QParams(torch.where(scale == 0, 1.0, scale))
-
-
-class BlowsUpConstants(_TwoLevels):
-    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
-        scale = blocks.abs().mean(dim=1, keepdim=True).clamp(min=1e-30)
-        same = (blocks == blocks[:, :1]).all(dim=1, keepdim=True)
-        return QParams(torch.where(same, scale * 3, scale))
-
-
-class FourTimesTooCoarse(Sound):
+class EightTimesTooCoarse(Sound):
     allowed_bits: ClassVar[range | tuple[int, ...]] = (4,)
 
     def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
-        return QParams(super().choose_qparams(blocks, grid).scale * 4)
+        return QParams(super().choose_qparams(blocks, grid).scale * 8)
 
 
 CALLS = count()
@@ -226,16 +115,6 @@ class GoesByTheDefaultType(Sound):
     def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
         (blocks @ torch.ones(blocks.shape[1], 1)).sum()
         return super().choose_qparams(blocks, grid)
-
-
-class MasksHalfOfItsLevels(Quantizer):
-    allowed_bits: ClassVar[range | tuple[int, ...]] = (3,)
-
-    def levels(self, bits: int) -> Levels:
-        return LevelTable(bits, (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0), "short", range_end=0.5)
-
-    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
-        return QParams(blocks.abs().amax(dim=1, keepdim=True).clamp(min=1e-30))
 
 
 class ForgetsItsShare(Sound):
@@ -286,81 +165,83 @@ class ScalesThatVanish(Sound):
         return VanishingFormat()
 
 
-class OfCodebooks(Quantizer):
-    allowed_bits: ClassVar[range | tuple[int, ...]] = (2, 3)
-
-    def levels(self, bits: int) -> Levels:
-        return Codebook(bits)
-
-    def choose_table(self, blocks: Tensor, grid: Levels) -> Tensor:
-        low, high = blocks.aminmax(dim=1, keepdim=True)
-        return low + (high - low) * torch.arange(grid.count, dtype=blocks.dtype) / grid.quant_max
+class NoNumbersForScales(Sound):
+    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
+        return QParams(super().choose_qparams(blocks, grid).scale * torch.nan)
 
 
-class FallingLevels(OfCodebooks):
-    def choose_table(self, blocks: Tensor, grid: Levels) -> Tensor:
-        return super().choose_table(blocks, grid).flip(1)
+class ScalesForFree(Sound):
+    def scale_format(self, scale: Tensor) -> ScaleFormat:
+        return Float32(bits=0)
 
 
-class InfiniteLevels(OfCodebooks):
-    def choose_table(self, blocks: Tensor, grid: Levels) -> Tensor:
-        table = super().choose_table(blocks, grid)
-        return torch.where(torch.arange(grid.count) == grid.quant_max, torch.inf, table)
+class SwitchesGradientsOff(Sound):
+    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
+        torch.set_grad_enabled(False)
+        return super().choose_qparams(blocks, grid)
 
 
-class OneLevelShort(OfCodebooks):
-    def choose_table(self, blocks: Tensor, grid: Levels) -> Tensor:
-        return super().choose_table(blocks, grid)[:, 1:]
+class SwitchesTheDefaultType(Sound):
+    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
+        torch.set_default_dtype(torch.float64)
+        return super().choose_qparams(blocks, grid)
 
 
-class TableAsAList(OfCodebooks):
-    def choose_table(self, blocks: Tensor, grid: Levels) -> Any:
-        return super().choose_table(blocks, grid).tolist()
+class SwitchesDeterminism(Sound):
+    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
+        torch.use_deterministic_algorithms(not torch.are_deterministic_algorithms_enabled())
+        return super().choose_qparams(blocks, grid)
 
 
-class SortsItsInput(OfCodebooks):
-    def choose_table(self, blocks: Tensor, grid: Levels) -> Tensor:
-        found = super().choose_table(blocks, grid)
-        blocks.copy_(blocks.sort(dim=1).values)
-        return found
+class TakesAllThreads(Sound):
+    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
+        torch.set_num_threads(2)
+        return super().choose_qparams(blocks, grid)
+
+
+class SeedsTheGenerators(Sound):
+    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
+        torch.manual_seed(0)
+        return super().choose_qparams(blocks, grid)
+
+
+class RefusesAndSwitches(Sound):
+    def refuses(self, bits: int) -> str | None:
+        torch.set_grad_enabled(False)
+        return super().refuses(bits)
 
 
 BROKEN: dict[type[Quantizer], set[str]] = {
     RaisesAtTwoBits: {"raises nothing"},
     Leaves: {"raises nothing"},
-    NoLevels: {"raises nothing"},
     CannotSayWhichBits: {"raises nothing"},
     GivesATuple: {"returns parameters"},
-    TableAsAList: {"returns parameters"},
     FlatScale: {"parameters have a row a block"},
     OneScaleForAll: {"parameters have a row a block"},
-    OneLevelShort: {"parameters have a row a block"},
     NoScaleForZeros: {"scales are positive and finite"},
     ScalesThatVanish: {"scales are positive and finite"},
     ScalesThatDrift: {"scales are numbers of their format"},
-    FallingLevels: {"levels of a codebook rise"},
     ZeroPointOfHalf: {"zero points are among the levels'"},
     Clips: {"its input stays as it was"},
     WearsOutTheMoments: {"its input stays as it was"},
-    SortsItsInput: {"its input stays as it was"},
-    OneBitMore: {"at most 2^bits levels a block"},
-    # Levels of a stranger's own class cannot be stored, so these are told that too.
-    BesideTwo: {"rounded weights are on the grid", PACKED},
-    ShrinksEachTime: {"rounding twice changes nothing", PACKED},
-    NeverZero: {"zero stays zero", "all-zero blocks stay zero", PACKED},
-    LevelsOfAnUnknownClass: {PACKED},
-    WakesTheDead: {"all-zero blocks stay zero"},
-    BlowsUpConstants: {"constant blocks keep their value"},
-    FourTimesTooCoarse: {"error not above the coarsest sane grid's"},
+    EightTimesTooCoarse: {"error not above the coarsest sane grid's"},
     Counts: {"the same when asked twice"},
     Draws: {"no chance from outside"},
     DrawsInVain: {"no chance from outside"},
     SeesTheOthers: {"each block on its own"},
     GoesByTheDefaultType: {"the default dtype changes nothing"},
-    MasksHalfOfItsLevels: {"gradients pass straight through"},
     ForgetsItsShare: {"options survive JSON"},
     VersionInWords: {"version and sources are declared"},
     NamesNoModule: {"version and sources are declared"},
     RefusesWithoutAWord: {"refusals are reasons"},
     RefusesAll: {"has a grid"},
+    NoNumbersForScales: {"scales are positive and finite"},
+    ScalesForFree: {PACKED},
+    SwitchesGradientsOff: {STATE},
+    SeedsTheGenerators: {"no chance from outside"},
+    SwitchesTheDefaultType: {STATE},
+    SwitchesDeterminism: {STATE},
+    TakesAllThreads: {STATE},
+    RefusesAndSwitches: {STATE},
+    **BROKEN_LEVELS,
 }
