@@ -54,7 +54,7 @@ def check(
     given = _options(option or [])
     with ExitStack() as known:
         files = [*(plugin or []), *([name] if name is not None and _is_file(name) else [])]
-        names = [_loaded(known, find_file(Path(file), file), scope) for file in files]
+        names = [_loaded(known, file, find_file(Path(file), file), scope) for file in files]
         if name is None:
             asked = subjects.registered()
         elif _is_file(name):
@@ -74,8 +74,14 @@ def _is_file(name: str) -> bool:
     return name.endswith(".py") or "/" in name or "\\" in name
 
 
-def _loaded(known: ExitStack, plugin: Any, scope: Any) -> Any:
-    plugin.load()
+def _loaded(known: ExitStack, file: str, plugin: Any, scope: Any) -> Any:
+    from qbench.conformance.surroundings import settings_kept
+
+    with settings_kept() as changed:
+        plugin.load()
+    if changed:
+        seen = f"changes the {changed[0]} of the process when it is imported"
+        raise QBenchError(f"{file} {seen} (allowed: to leave torch's global state as it was)")
     known.enter_context(scope(plugin.names))
     return plugin.names
 

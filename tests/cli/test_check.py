@@ -248,6 +248,13 @@ def test_a_file_that_raises_when_it_is_imported(call: Any, write: Write) -> None
     assert "early.py, line 2: RuntimeError: not yet" in said.err
 
 
+def test_a_file_that_sets_torch_up_when_it_is_imported(call: Any, write: Write) -> None:
+    said = call("check", write(early=f"import torch\ntorch.set_default_dtype(torch.float64)\n{SOUND}"))
+    assert said.code == 2 and said.out == ""
+    assert "early.py changes the default dtype of the process when it is imported (allowed: to leave" in said.err
+    assert torch.get_default_dtype() == torch.float32
+
+
 def test_a_file_that_registers_nothing(call: Any, write: Write) -> None:
     said = call("check", write(empty="x = 1\n"))
     assert said.code == 2 and said.out == ""
