@@ -20,7 +20,7 @@ from qbench.runner.local import ALLOCATOR, check_device
 
 
 def settle(threads: int) -> None:
-    """Make the numbers of this process repeatable.
+    """Make the numbers of this process repeatable, whatever ran in it before.
 
     Parameters
     ----------
@@ -34,6 +34,10 @@ def settle(threads: int) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
+    # What a plugin of an earlier cell may have left otherwise.
+    torch.set_grad_enabled(True)
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
 
 
 @cache

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qbench.runner.execute import Session
 
 _session: Session | None = None
+_threads = 1
 
 
 def start(device: str, threads: int) -> None:
@@ -31,7 +32,7 @@ def start(device: str, threads: int) -> None:
     threads : int
         Threads of torch's operators.
     """
-    global _session  # noqa: PLW0603 - one a process, by design
+    global _session, _threads
     # A terminal's Ctrl-C reaches every process; the parent, which it means, ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)  # what a method prints must not get into the leaderboard
@@ -42,7 +43,7 @@ def start(device: str, threads: int) -> None:
     from qbench.runner.execute import Session
 
     machine.settle(threads)
-    _session = Session(machine.resolve_device(device))
+    _session, _threads = Session(machine.resolve_device(device)), threads
 
 
 def work(packed: bytes, plugins: tuple[Plugin, ...], suite: str, weights_path: Path) -> Record:
@@ -64,11 +65,13 @@ def work(packed: bytes, plugins: tuple[Plugin, ...], suite: str, weights_path: P
     QBenchError
         A plugin that could be loaded by the parent cannot be loaded here.
     """
+    from qbench.runner import machine
     from qbench.runner.execute import execute
 
     assert _session is not None
     for plugin in plugins:
         plugin.load()
+    machine.settle(_threads)  # before every cell: a plugin must not cost the next one its settings
     planned = ForkingPickler.loads(packed)
     try:
         return execute(planned, suite, _session, weights_path)

@@ -15,6 +15,7 @@ from types import ModuleType
 import psutil
 import pytest
 
+from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.runner.identity import PlannedCell, identify
 from qbench.runner.local import ALLOCATOR, LocalExecutor, cores
 from qbench.store.folder import RunFolder
@@ -114,6 +115,16 @@ def test_a_process_that_dies_costs_its_cell_only_and_ctrl_c_is_left_to_the_paren
         else:
             assert record.clean, record.reason
     assert children() == []
+
+
+def test_settings_that_a_cell_leaves_behind_are_not_the_next_ones(toy: MakeCell, tmp_path: Path) -> None:
+    trained = identify(toy(StraightThroughQAT(name="ste_qat", steps=3, batch_size=2)))
+    alone = execute_all(LocalExecutor(1, "cpu"), [trained], tmp_path / "alone")
+    behind = execute_all(LocalExecutor(1, "cpu"), [identify(toy("unsettles")), trained], tmp_path / "behind")
+    first, second = (found[trained.cell.label()] for found in (alone, behind))
+    assert first.clean and second.clean, second.reason
+    assert first.weights_sha256 == second.weights_sha256 and first.metrics == second.metrics
+    assert first.environment == second.environment
 
 
 def test_a_cell_that_cannot_be_handed_over_fails_alone(toy: MakeCell, toys: ModuleType, tmp_path: Path) -> None:

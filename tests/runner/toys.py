@@ -175,6 +175,19 @@ class Prints(RoundToNearest):
         return super().solve(problem)
 
 
+class Unsettles(RoundToNearest):
+    """Leaves the process with other settings than it found."""
+
+    def solve(self, problem: Problem) -> Solution:
+        import torch
+
+        solution = super().solve(problem)
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(1)
+        return solution
+
+
 class FinerGrid(RoundToNearest):
     """Gives each weight a scale of its own, so that nothing is lost."""
 
@@ -260,6 +273,7 @@ METHODS = {
     "finer_grid": FinerGrid,
     "interrupted": Interrupted,
     "spoils": Spoils,
+    "unsettles": Unsettles,
     "noisy": Noisy,
     "waits": Waits,
 }
