@@ -18,22 +18,26 @@ if TYPE_CHECKING:
 class KMeans(Quantizer):
     """2^b levels of each channel's own, at the means of the weights that go to them: one-dimensional k-means.
 
-    Lloyd's algorithm starts from the quantiles ``(k + 1/2) / 2^b`` of the channel's weights, from the middles of 2^b
-    equal parts of its range, and from the levels that the quantizer `mse` has. After five iterations it goes on with
-    the one of the least squared error: no error is above that of `mse`.
+    Two starts: levels as dense as the cube root of the density of the channel's weights, and the levels that the
+    quantizer `mse` has. After five iterations of Lloyd's algorithm the one of the least squared error goes on: no error
+    is above that of `mse`. From there a local search moves the places where levels begin, all of them at once, within
+    windows that narrow from about a level's width, then among the places beside them; Lloyd's algorithm ends it.
 
     Attributes
     ----------
     fixed_scales : str
         Why step sizes are not learned.
     iterations : int
-        At most so many; fewer where no weight changes its level any more.
+        At most so many of Lloyd's algorithm, fewer where no weight changes its level any more. The local search makes
+        as many passes over each kind of windows, at most four; none at 0.
 
     Notes
     -----
-    Deterministic: nothing is drawn. Levels that no weight goes to stay where they are. Codebooks are float32, 32 bits a
-    level, which few channels of few weights pay back: see effective bits. Deep compression (Han et al., 2016,
-    arXiv:1510.00149) has one codebook a layer and trains it.
+    Deterministic: nothing is drawn. The search is local, so that the least error of all codebooks is not certain: on
+    rows of llama-1m (128 to 344 weights) the total lies about 0.01 % above it at 2 bits, 0.1 % at 3 and 0.3 % at 4.
+    Levels that no weight goes to stay where they are in Lloyd's algorithm, and lie beside their neighbours after the
+    search. Codebooks are float32, 32 bits a level, which few channels of few weights pay back: see effective bits. Deep
+    compression (Han et al., 2016, arXiv:1510.00149) has one codebook a layer and trains it.
     """
 
     sources: ClassVar[tuple[str, ...]] = (*Quantizer.sources, "qbench.quantizers.lloyd")

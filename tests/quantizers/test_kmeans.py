@@ -16,6 +16,7 @@ from qbench.quant.block_grid import fake_quantize, quantize
 from qbench.quantizers.granularity import Granularity
 from qbench.quantizers.kmeans import KMeans
 from qbench.quantizers.layout import choose_grid
+from qbench.quantizers.lloyd import _SortedRows
 from qbench.quantizers.mse import MeanSquaredError
 
 RULE = KMeans(name="kmeans")
@@ -81,7 +82,81 @@ def test_near_the_best_of_all_partitions() -> None:
             for cuts in itertools.combinations(range(1, 12), 3)
         )
         shares.append(float(squared_errors(row[None], RULE, 2)) / best)
-    assert max(shares) < 1.3 and sum(shares) / len(shares) < 1.1
+    assert max(shares) < 1.1 and sum(shares) / len(shares) < 1.02
+
+
+def least_errors(row: Tensor, counts: range) -> dict[int, float]:
+    """Return the least squared error of every partition of a row in so many runs, by dynamic programming."""
+    weights = row.double().sort().values
+    runs = torch.full((len(weights) + 1, len(weights) + 1), torch.inf, dtype=torch.float64)
+    for begin in range(len(weights)):
+        for end in range(begin + 1, len(weights) + 1):
+            runs[begin, end] = weights[begin:end].var(correction=0) * (end - begin)
+    runs.fill_diagonal_(0)
+    best, found = runs[0], {1: float(runs[0, -1])}
+    for count in range(2, counts[-1] + 1):
+        best = (best.unsqueeze(1) + runs).min(dim=0).values
+        found[count] = float(best[-1])
+    return {count: found[count] for count in counts}
+
+
+def test_within_two_percent_of_the_best_of_all_partitions() -> None:
+    """Where Lloyd alone ends 10 and 30 % above it at 3 and 4 bits."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(12, 80, generator=generator)
+    weight[4:8] *= weight[4:8].abs()
+    weight[8:] = weight[8:].bfloat16().float() + 0.5
+    least = [least_errors(row, range(4, 17)) for row in weight]
+    for bits in (2, 3, 4):
+        best = torch.tensor([of_row[2**bits] for of_row in least])
+        shares = squared_errors(weight, RULE, bits) / best
+        # Levels are rounded to float32, and cannot be better than means.
+        assert shares.min() > 1 - 1e-6
+        assert squared_errors(weight, RULE, bits).sum() < 1.02 * best.sum()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6])
+def test_no_stage_of_the_search_raises_an_error(bits: int) -> None:
+    rows = _SortedRows.of(drawn())
+    levels = rows.dense_where_weights_are(2**bits)
+    errors = [rows.error(levels)]
+    for passes in (0, 1, 4):
+        for move, times in ((rows.lloyd, 2), (rows.search, passes)):
+            levels = move(levels, times)
+            assert (levels.diff(dim=1) >= 0).all()
+            errors.append(rows.error(levels))
+            assert (errors[-1] <= errors[-2] + 1e-9).all()
+    assert errors[-1].sum() < errors[0].sum() - 1e-3
+
+
+def test_windows_that_hold_all_places_give_the_best_of_all_partitions() -> None:
+    weight = torch.randn(4, 20, generator=torch.Generator().manual_seed(1))
+    rows = _SortedRows.of(weight)
+    ends = rows.best_in_windows(torch.tensor([[0, 1, 1, 20, 20]] * 4), torch.arange(21).expand(4, 3, 21))
+    assert (ends.diff(dim=1) >= 0).all() and (ends[:, 0] == 0).all() and (ends[:, -1] == 20).all()
+    for row, own in zip(weight.double().sort(dim=1).values, ends.tolist(), strict=True):
+        parts = [row[begin:end] for begin, end in itertools.pairwise(own) if end > begin]
+        error = sum(float((part - part.mean()).square().sum()) for part in parts)
+        assert error == pytest.approx(least_errors(row, range(4, 5))[4], rel=1e-9)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_means_are_the_same_each_time_and_of_scaled_weights(bits: int) -> None:
+    first, again = (choose_grid(drawn(), RULE, bits).table for _ in range(2))
+    scaled = choose_grid(4 * drawn(), RULE, bits).table
+    assert first is not None and again is not None and scaled is not None
+    assert torch.equal(first, again) and torch.equal(4 * first, scaled)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_equal_weights(bits: int) -> None:
+    weight = torch.zeros(4, 60)
+    weight[1] = -0.3
+    weight[2, 50:] = 1
+    weight[3] = torch.arange(60) % 4
+    table = choose_grid(weight, RULE, bits).table
+    assert table is not None and table.isfinite().all() and (table.diff(dim=1) >= 0).all()
+    torch.testing.assert_close(fake_quantize(weight, choose_grid(weight, RULE, bits)), weight)
 
 
 def test_rows_do_not_see_each_other() -> None:
@@ -115,12 +190,13 @@ def test_groups_that_reach_the_layout_are_refused_there_too() -> None:
         choose_grid(drawn(), grouped, 3)
 
 
-def test_an_iteration_is_a_search_for_levels_and_no_pass_over_the_weights() -> None:
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_search_makes_few_passes_over_the_weights(bits: int) -> None:
     weight = torch.randn(256, 1024, generator=torch.Generator().manual_seed(0))
     seconds: dict[str, list[float]] = {"kmeans": [], "mse": []}
     for rule in (RULE, MeanSquaredError(name="mse")) * 3:
         begin = time.process_time()
-        choose_grid(weight, rule, 4)
+        choose_grid(weight, rule, bits)
         seconds[rule.name].append(time.process_time() - begin)
-    # Some three times as much as 80 passes; assigning each weight to its level in each iteration costs far more.
-    assert min(seconds["kmeans"]) < 10 * min(seconds["mse"])
+    # Some ten and twenty times as much as the search of a range; all partitions would cost thousands of times as much.
+    assert min(seconds["kmeans"]) < 60 * min(seconds["mse"])
