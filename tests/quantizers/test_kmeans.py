@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import pytest
 import torch
@@ -188,15 +187,3 @@ def test_groups_that_reach_the_layout_are_refused_there_too() -> None:
     grouped = RULE.model_copy(update={"granularity": Granularity(kind="per_group", group_size=8)})
     with pytest.raises(CellError, match="which is per_tensor or per_channel, given per_group"):
         choose_grid(drawn(), grouped, 3)
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-def test_the_search_makes_few_passes_over_the_weights(bits: int) -> None:
-    weight = torch.randn(256, 1024, generator=torch.Generator().manual_seed(0))
-    seconds: dict[str, list[float]] = {"kmeans": [], "mse": []}
-    for rule in (RULE, MeanSquaredError(name="mse")) * 3:
-        begin = time.process_time()
-        choose_grid(weight, rule, bits)
-        seconds[rule.name].append(time.process_time() - begin)
-    # Some ten and forty times as much as the search of a range; all partitions would cost thousands of times as much.
-    assert min(seconds["kmeans"]) < 150 * min(seconds["mse"])
