@@ -113,7 +113,7 @@ def test_they_survive_json(options: dict[str, Any], label: str, words: str) -> N
         ),
         (
             "{bits: 8, granularty: per_token}",
-            ".granularty`: unknown option 'granularty' of mse: did you mean 'granularity'? "
+            ".granularty`: unknown option 'granularty' of mse.activations: did you mean 'granularity'? "
             "(allowed: bits, granularity, percentile, range, scale, symmetric)",
         ),
         (
