@@ -68,7 +68,9 @@ class Session:
         """Return the second moments of the layers' inputs in the full-precision model."""
         task = self.task(cell)
         if self._hessians is None:
-            problem = make_problem(task, task.model, cell, lambda place: no_grid())
+            # Of all layers, also those that this cell's quantizer leaves alone: other cells use them too.
+            everything = replace(cell, quantizer=None, bits=None)
+            problem = make_problem(task, task.model, everything, lambda place: no_grid())
             self._hessians = full_precision_hessians(problem)
         return self._hessians
 

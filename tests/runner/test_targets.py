@@ -67,6 +67,13 @@ def test_first_and_last_left_in_floating_point(run: Callable[..., Record], llama
     assert record.effective_bits > all_same.effective_bits + 1
 
 
+def test_layers_left_alone_by_one_cell_are_there_for_the_next(llama: MakeCell, tmp_path: Path) -> None:
+    session = Session("cpu")
+    for policy, count in (("float", 26), ("same", 28)):
+        record = execute(identify(llama(RTN, bits=2, first_last=policy)), "test", session, tmp_path / policy)
+        assert record.clean and len(record.layers) == count, record.reason
+
+
 def test_the_policy_stands_in_the_label(llama: MakeCell) -> None:
     label = llama(RTN, bits=2, first_last="8bit").axes()["quantizer"]
     assert label == "absmax[per_channel,first_last=8bit]"
