@@ -85,12 +85,6 @@ class OrderedGrid:
             return self._by_row().codes(values.mT).mT
         return self.snapping.codes(values)
 
-    def values(self, codes: Tensor) -> Tensor:
-        """Return the values of codes of shape (stacks, n, rows)."""
-        if isinstance(self.snapping, CodebookSnapping):
-            return self._by_row().values(codes.mT).mT
-        return self.snapping.values(codes)
-
     def _by_row(self) -> CodebookSnapping:
         assert isinstance(self.snapping, CodebookSnapping)
         return CodebookSnapping(self.snapping.table)

@@ -50,10 +50,8 @@ def choose_grid(weight: Tensor, quantizer: Quantizer, bits: int, importance: Ten
         return _codebook(weight, quantizer, levels)
     weighing = importance.expand(rows, columns) if importance is not None and quantizer.sees_inputs else None
     if granularity.kind == "per_tensor":
-        parts = [(weight.reshape(1, -1), None if weighing is None else weighing.reshape(1, -1))]
-        return _stored(
-            join_groups([_choose(quantizer, *part, levels) for part in parts], levels, 1, columns), quantizer
-        )
+        block = (weight.reshape(1, -1), None if weighing is None else weighing.reshape(1, -1))
+        return _stored(join_groups([_choose(quantizer, *block, levels)], levels, 1, columns), quantizer)
     if granularity.kind == "per_block":
         return _tiled(weight, weighing, quantizer, levels)
     group_size = min(granularity.group_size or columns, columns)
