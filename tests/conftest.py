@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ settings.load_profile("qbench")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)  # a draw without a generator is the same one whichever tests ran before
     if item.get_closest_marker("gpu") is not None:
         import torch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -110,7 +111,8 @@ class LocalExecutor:
                             continue
                         flight.append(planned)  # before submitting, which fails where a process has died meanwhile
                         path = weights_path(planned.cell_id)
-                        pending[pool.submit(worker.work, packed, plugins, suite, path)] = planned
+                        with _without_interrupts():
+                            pending[pool.submit(worker.work, packed, plugins, suite, path)] = planned
                     if not pending:
                         return
                     ended, _ = wait(pending, return_when=FIRST_COMPLETED)
@@ -148,6 +150,22 @@ def check_device(wanted: str) -> None:
 def cores() -> int:
     """Return the cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold back SIGINT for the processes started meanwhile, until `worker.start` ignores it.
+
+    A terminal's Ctrl-C reaches a process that is still importing, too, which would print where it was.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -35,6 +35,8 @@ def start(device: str, threads: int) -> None:
     global _session, _threads
     # A terminal's Ctrl-C reaches every process; the parent, which it means, ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back since this process was started
     os.dup2(2, 1)  # what a method prints must not get into the leaderboard
     _end_with_parent()
     os.environ["TQDM_DISABLE"] = "1"  # libraries' own bars would run through ours

@@ -41,7 +41,11 @@ metrics: [loss]
 """
 
 DRIVER = """
+import os
 import sys
+from pathlib import Path
+if __name__ != "__main__":
+    Path(f"importing-{os.getpid()}").touch()
 import toys
 from qbench.cli import main
 if __name__ == "__main__":
@@ -237,3 +241,16 @@ def test_ctrl_c_and_a_polite_kill_end_a_run_at_once_and_in_one_line(
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("stopped: what has ended is in out")
     wait_until(lambda: not alive(workers))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_while_the_workers_are_still_importing_is_one_line_too(
+    start_driver: StartDriver, tmp_path: Path
+) -> None:
+    driver = start_driver("out", 2)
+    wait_until(lambda: driver.poll() is not None or any(tmp_path.glob("importing-*")))
+    os.killpg(driver.pid, signal.SIGINT)
+    _, said = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 130, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("stopped: what has ended is in out")
