@@ -296,6 +296,13 @@ MODELS = Registry(
     {
         "llama-1m": "qbench.tasks.causal_lm:ZooLM",
         "llama-3m": "qbench.tasks.causal_lm:ZooLM",
+        "mlp-digits": "qbench.tasks.image_classifier:ZooClassifier",
+        "mlp-mnist": "qbench.tasks.image_classifier:ZooClassifier",
+        "mobilenet-mnist": "qbench.tasks.image_classifier:ZooClassifier",
+        "resnet20-mnist": "qbench.tasks.image_classifier:ZooClassifier",
+        "resnet8-mnist": "qbench.tasks.image_classifier:ZooClassifier",
+        "resnet8nobn-mnist": "qbench.tasks.image_classifier:ZooClassifier",
+        "vit-mnist": "qbench.tasks.image_classifier:ZooClassifier",
         "causal_lm": "qbench.tasks.causal_lm:CausalLM",
     },
 )

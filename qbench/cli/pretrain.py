@@ -78,13 +78,18 @@ def pretrain(
         options.print_json({"training": result, "closeness": close})
         return
     last = result["curve"][-1]
+    seen = f"{result['tokens']:,} tokens" if "tokens" in result else f"{result['images']:,} images"
+    if "tokens" in result:
+        unit, also = "nats a token", f"{last['held_out_bits_per_byte']:.4f} bits a byte"
+    else:
+        unit, also = "nats an image", f"{100 * last['held_out_accuracy']:.2f} % right"
     typer.echo(
-        f"{name}, seed {seed}: {result['tokens']:,} tokens in {result['seconds'] / 60:.1f} minutes; held out "
-        f"{last['held_out_loss']:.4f} nats a token, {last['held_out_bits_per_byte']:.4f} bits a byte; in {folder}"
+        f"{name}, seed {seed}: {seen} in {result['seconds'] / 60:.1f} minutes; held out "
+        f"{last['held_out_loss']:.4f} {unit}, {also}; in {folder}"
     )
     if close is None:
         typer.echo(f"no {name} of seed {seed} is shipped to compare with")
     else:
         typer.echo(
-            f"the shipped one has {close['shipped_held_out_loss']:.4f} nats a token: {close['difference']:+.4f} from it"
+            f"the shipped one has {close['shipped_held_out_loss']:.4f} {unit}: {close['difference']:+.4f} from it"
         )

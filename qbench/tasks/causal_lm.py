@@ -45,8 +45,11 @@ class LanguageModelSpec(Spec):
     """
 
     sources: ClassVar[tuple[str, ...]] = tuple(
-        f"qbench.tasks.{module}" for module in ("corpus", "harness", "language", "llama", "text", "tokens", "windows")
+        f"qbench.tasks.{module}"
+        for module in ("corpus", "evaluation", "harness", "language", "llama", "text", "tokens", "windows")
     )
+
+    metrics: ClassVar[tuple[str, ...]] = ("loss", "bits_per_byte", "next_sentence")
 
     window: Annotated[int, Field(ge=8)] = 128
     calibration_windows: Annotated[int, Field(ge=1)] = 128
@@ -109,7 +112,7 @@ class ZooLM(LanguageModelSpec):
 
     def available_seeds(self) -> tuple[int, ...]:
         """Return the training seeds there are."""
-        return zoo.model(self.name).seeds
+        return zoo.language_model(self.name).seeds
 
     def load(self, seed: int, device: str) -> LanguageTask:
         """Load the checkpoint of training seed `seed`; see `LanguageModelSpec.load`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +17,7 @@ from qbench.seeds import derive_seed
 from qbench.tasks import tokenizer as embedded_tokenizer
 from qbench.tasks import zoo
 from qbench.tasks.corpus import Split
+from qbench.tasks.evaluation import Evaluation
 from qbench.tasks.harness import Harness
 from qbench.tasks.llama import load_llama
 from qbench.tasks.text import TextSource, ThreeTexts
@@ -32,23 +32,6 @@ if TYPE_CHECKING:
 
 _EVALUATION_BATCH = 32
 _CALIBRATION_BATCH = 16
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation measured.
-
-    Attributes
-    ----------
-    metrics : dict of str to float
-        Names carry the convention: ``loss/blocks128`` is in nats a token over windows of 128 tokens, each predicted
-        from what stands before it in its window.
-    documents : list of (str, int, float)
-        Document, predicted tokens, and the sum of their losses in nats.
-    """
-
-    metrics: dict[str, float]
-    documents: list[tuple[str, int, float]]
 
 
 class LanguageTask:
@@ -133,6 +116,11 @@ class LanguageTask:
         """Run the model on a batch of tokens."""
         return model(input_ids=batch, use_cache=False)
 
+    @staticmethod
+    def tokens_of(batch: Tensor) -> int:
+        """Return how many tokens a batch has."""
+        return batch.numel()
+
     @torch.no_grad()
     def evaluate(self, model: nn.Module, metrics: tuple[str, ...]) -> Evaluation:
         """Measure a model on the evaluation split.
@@ -213,7 +201,7 @@ class LanguageTask:
 def load_zoo(spec: ZooLM, seed: int, device: str) -> LanguageTask:
     """Load an embedded model; see `ZooLM.load`."""
     zoo.require_checkpoint(spec.name, seed, spec.phase)
-    model = load_llama(zoo.model(spec.name).architecture, zoo.checkpoint_path(spec.name, seed, spec.phase))
+    model = load_llama(zoo.language_model(spec.name).architecture, zoo.checkpoint_path(spec.name, seed, spec.phase))
     from transformers import PreTrainedTokenizerFast
 
     end = embedded_tokenizer.END_OF_TEXT

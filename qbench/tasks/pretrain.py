@@ -9,29 +9,24 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save
-from torch.nn import functional
+from torch import Tensor, nn
 
 from qbench import atomic
 from qbench.errors import DivergedError
 from qbench.seeds import derive_seed
-from qbench.tasks import corpus, zoo
-from qbench.tasks.llama import build_llama, checkpoint_state
-from qbench.tasks.model_card import render_card
-from qbench.tasks.tokenizer import encode, load_tokenizer
-from qbench.tasks.windows import cut, spread, stream
+from qbench.tasks import zoo
+from qbench.tasks.recipe import Schedule
 
 _SAVE_EVERY = 250
-_HELD_OUT_WINDOWS = 512
 
 
 @dataclass
@@ -45,7 +40,7 @@ class Progress:
     seconds : float
         Training time, over all resumed parts.
     curve : list of dict
-        ``step``, ``train_loss`` (mean since the last row), ``held_out_loss`` and ``held_out_bits_per_byte``.
+        ``step``, ``train_loss`` (mean since the last row), and what `Trainee.measure` measured.
     """
 
     step: int = 0
@@ -53,11 +48,43 @@ class Progress:
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
-def learning_rate_at(step: int, recipe: zoo.Recipe) -> float:
-    """Return the learning rate of a zero-based step."""
-    rise = min(1.0, (step + 1) / recipe.warmup_steps)
-    fall = min(1.0, (recipe.steps - step) / (recipe.steps - recipe.decay_start))
-    return recipe.learning_rate * min(rise, fall)
+class Trainee(Protocol):
+    """What pretraining needs to know of a model: its data, its loss, and what is kept of it."""
+
+    @property
+    def recipe(self) -> Schedule:
+        """Budget and optimizer."""
+
+    def build(self) -> nn.Module:
+        """Return a new model; draws from torch's global generator."""
+
+    def batches(self, start: int) -> Iterator[Any]:
+        """Yield training batches for ever, from batch number `start` on."""
+
+    def loss(self, model: nn.Module, batch: Any, device: str) -> Tensor:
+        """Return the loss of a batch, a scalar."""
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Return held-out numbers of a model; ``held_out_loss`` is one of them."""
+
+    def checkpoint(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the tensors that are kept."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``training.json`` says of the data."""
+
+    def card(self, result: dict[str, Any]) -> str:
+        """Return the model card."""
+
+
+def _trainee(name: str, seed: int) -> Trainee:
+    if isinstance(zoo.model(name), zoo.ZooModel):
+        from qbench.tasks.pretrain_language import LanguageTrainee
+
+        return LanguageTrainee(name, seed)
+    from qbench.tasks.pretrain_images import ImageTrainee
+
+    return ImageTrainee(name, seed)
 
 
 def pretrain(
@@ -96,16 +123,11 @@ def pretrain(
     DivergedError
         The training loss is not finite.
     """
-    spec = zoo.model(name)
-    recipe = spec.recipe
-    tokenizer = load_tokenizer()
-    train = encode(tokenizer, corpus.load("train"))
-    stream_tokens = torch.cat([torch.tensor([0, *ids]) for ids in train])
-    held_out = _HeldOut(tokenizer, recipe.sequence_length)
-
+    trainee = _trainee(name, seed)
+    recipe = trainee.recipe
     torch.manual_seed(derive_seed("pretrain-init", name, seed))
-    model = build_llama(spec.architecture)
-    model.to(torch.device(device))  # type: ignore[arg-type]
+    model = trainee.build()
+    model.to(torch.device(device))
     optimizer = _optimizer(model, recipe)
     state_path, progress = folder / "state.pt", Progress()
     if state_path.exists():
@@ -115,22 +137,16 @@ def pretrain(
         progress = Progress(**saved["progress"])
     step_model: Any = torch.compile(model) if compiled else model
 
-    batches = stream(
-        stream_tokens,
-        recipe.sequence_length,
-        recipe.batch_size,
-        derive_seed("pretrain-batches", name, seed),
-        progress.step,
-    )
+    batches = trainee.batches(progress.step)
     started, train_loss = time.monotonic() - progress.seconds, 0.0
     for batch in islice(batches, recipe.steps - progress.step):
         if progress.step == recipe.decay_start:
-            atomic.write_bytes(folder / "stable.safetensors", save(checkpoint_state(model)))
+            atomic.write_bytes(folder / "stable.safetensors", save(trainee.checkpoint(model)))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(progress.step, recipe)
+            group["lr"] = recipe.learning_rate_at(progress.step)
         model.train()
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            loss = next_token_loss(step_model, batch.to(device))
+            loss = trainee.loss(step_model, batch, device)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
@@ -142,7 +158,7 @@ def pretrain(
             since = progress.step - (int(progress.curve[-1]["step"]) if progress.curve else 0)
             if not train_loss < float("inf"):
                 raise DivergedError(f"pretraining {name} (seed {seed}) diverged before step {progress.step}")
-            progress.curve.append({"step": progress.step, "train_loss": train_loss / since, **held_out.measure(model)})
+            progress.curve.append({"step": progress.step, "train_loss": train_loss / since, **trainee.measure(model)})
             train_loss = 0.0
             buffer = io.BytesIO()
             torch.save(
@@ -155,9 +171,8 @@ def pretrain(
         "name": name,
         "seed": seed,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "tokens": recipe.tokens,
         "recipe": recipe.model_dump(),
-        "corpus": dict(corpus.PINNED),
+        **trainee.describe(),
         "seconds": round(progress.seconds, 1),
         "device": device,
         "compiled": compiled,
@@ -165,51 +180,18 @@ def pretrain(
         "curve": progress.curve,
     }
     atomic.write_text(folder / "training.json", json.dumps(result, indent=1) + "\n")
-    atomic.write_text(folder / "README.md", render_card(result))
+    atomic.write_text(folder / "README.md", trainee.card(result))
     # Last: where it is, the rest is.
-    atomic.write_bytes(folder / "decayed.safetensors", save(checkpoint_state(model)))
+    atomic.write_bytes(folder / "decayed.safetensors", save(trainee.checkpoint(model)))
     state_path.unlink()
     return result
 
 
-def next_token_loss(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross entropy, in nats, of each token given those before it in its row.
-
-    Parameters
-    ----------
-    model : Module
-        A transformers causal LM.
-    tokens : Tensor of shape (batch, length), int64
-        The first token of a row is not predicted. The labels are shifted here, once.
-    """
-    logits = model(input_ids=tokens, use_cache=False).logits
-    return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten())
-
-
-def _optimizer(model: torch.nn.Module, recipe: zoo.Recipe) -> torch.optim.AdamW:
+def _optimizer(model: nn.Module, recipe: Schedule) -> torch.optim.AdamW:
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), fused=True)
-
-
-class _HeldOut:
-    """The held-out loss that the training curve shows: evaluation windows spread over all documents."""
-
-    def __init__(self, tokenizer: Any, length: int) -> None:
-        ids = encode(tokenizer, corpus.load("evaluation"))
-        self.tokens = spread(cut(ids, length), _HELD_OUT_WINDOWS).tokens
-        predicted = self.tokens[:, 1:].flatten().tolist()
-        # In a byte-level vocabulary each character of a token stands for one byte.
-        self.bytes_per_token = sum(len(tokenizer.id_to_token(token)) for token in predicted) / len(predicted)
-
-    @torch.no_grad()
-    def measure(self, model: torch.nn.Module) -> dict[str, float]:
-        model.eval()
-        device = next(model.parameters()).device
-        losses = [next_token_loss(model, batch.to(device)).item() * len(batch) for batch in self.tokens.split(64)]
-        loss = sum(losses) / len(self.tokens)
-        return {"held_out_loss": loss, "held_out_bits_per_byte": loss / self.bytes_per_token / math.log(2)}
 
 
 def closeness(name: str, seed: int, result: dict[str, Any]) -> dict[str, float] | None:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 from qbench import atomic
 from qbench.errors import AssetError, UnknownNameError
+from qbench.tasks.image_zoo import ImageArchitecture, ImageRecipe
+from qbench.tasks.images import ImagesField
+from qbench.tasks.recipe import Schedule
 
 FOLDER = Path(__file__).parents[1] / "zoo"
 Phase = Literal["stable", "decayed"]
@@ -27,54 +30,25 @@ class Architecture(BaseModel):
     num_attention_heads: int
 
 
-class Recipe(BaseModel):
-    """Warm-up-stable-decay training with AdamW.
+class Recipe(Schedule):
+    """How a language model is trained; see `Schedule`.
 
     Attributes
     ----------
-    steps : int
-        All optimizer steps, warm-up and decay included.
-    batch_size, sequence_length : int
-        Sequences a step, tokens a sequence.
-    learning_rate : float
-        The constant rate of the stable phase.
-    warmup_steps : int
-        Steps of the linear rise.
-    decay_share : float
-        Share of the steps, at the end, in which the rate falls linearly to zero.
-    weight_decay, clip_norm, beta1, beta2 : float
-        AdamW and gradient clipping; matrices only are decayed.
-    precision : str
-        Type of the matrix products, forward and backward; weights and optimizer state are float32 in either.
+    sequence_length : int
+        Tokens a sequence.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int
-    batch_size: int
     sequence_length: int = 128
-    learning_rate: float
-    warmup_steps: int = 100
-    decay_share: float = 0.25
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
-    beta1: float = 0.9
-    beta2: float = 0.95
-    precision: Literal["float32", "bfloat16"] = "float32"
-
-    @property
-    def decay_start(self) -> int:
-        """The step at which the decay begins; the ``stable`` checkpoint is taken there."""
-        return round(self.steps * (1 - self.decay_share))
 
     @property
     def tokens(self) -> int:
         """Training tokens seen by the end."""
-        return self.steps * self.batch_size * self.sequence_length
+        return self.samples * self.sequence_length
 
 
-class ZooModel(BaseModel):
-    """One embedded model.
+class ZooEntry(BaseModel):
+    """What is said of every embedded model.
 
     Attributes
     ----------
@@ -82,8 +56,6 @@ class ZooModel(BaseModel):
         One line for people.
     seeds : tuple of int
         Training seeds.
-    architecture, recipe
-        What is trained, and how.
     sha256 : dict
         Pinned hash of each checkpoint, by seed and phase.
     """
@@ -92,23 +64,70 @@ class ZooModel(BaseModel):
 
     about: str
     seeds: tuple[int, ...]
-    architecture: Architecture
-    recipe: Recipe
     sha256: dict[int, dict[Phase, str]] = {}
 
 
+class ZooModel(ZooEntry):
+    """An embedded language model.
+
+    Attributes
+    ----------
+    architecture, recipe
+        What is trained, and how.
+    """
+
+    architecture: Architecture
+    recipe: Recipe
+
+
+class ZooClassifierModel(ZooEntry):
+    """An embedded image classifier.
+
+    Attributes
+    ----------
+    images : ImageSource
+        What it is trained and evaluated on.
+    architecture, recipe
+        What is trained, and how.
+    """
+
+    images: ImagesField
+    architecture: ImageArchitecture
+    recipe: ImageRecipe
+
+
 @cache
-def models() -> dict[str, ZooModel]:
+def models() -> dict[str, ZooModel | ZooClassifierModel]:
     """Return the embedded models by name."""
     raw = yaml.safe_load(Path(__file__).with_name("zoo.yaml").read_text())
-    return TypeAdapter(dict[str, ZooModel]).validate_python(raw)
+    kinds = {name: ZooClassifierModel if "images" in entry else ZooModel for name, entry in raw.items()}
+    return {name: kinds[name].model_validate(entry) for name, entry in raw.items()}
 
 
-def model(name: str) -> ZooModel:
+def model(name: str) -> ZooModel | ZooClassifierModel:
     """Return the embedded model called `name`, or raise `UnknownNameError`."""
     if name not in models():
         raise UnknownNameError("zoo model", name, models())
     return models()[name]
+
+
+def language_model(name: str) -> ZooModel:
+    """Return the embedded language model called `name`, or raise `UnknownNameError`."""
+    found = model(name)
+    if not isinstance(found, ZooModel):
+        raise UnknownNameError(
+            "language model", name, [key for key, one in models().items() if isinstance(one, ZooModel)]
+        )
+    return found
+
+
+def classifier(name: str) -> ZooClassifierModel:
+    """Return the embedded image classifier called `name`, or raise `UnknownNameError`."""
+    found = model(name)
+    if not isinstance(found, ZooClassifierModel):
+        known = [key for key, one in models().items() if isinstance(one, ZooClassifierModel)]
+        raise UnknownNameError("image classifier", name, known)
+    return found
 
 
 def checkpoint_path(name: str, seed: int, phase: Phase) -> Path:

@@ -20,7 +20,7 @@ def render_card(result: dict[str, Any]) -> str:
     result : dict
         The content of ``training.json``, as `qbench.tasks.pretrain.pretrain` returns it.
     """
-    spec, recipe, curve = zoo.model(result["name"]), result["recipe"], result["curve"]
+    spec, recipe, curve = zoo.language_model(result["name"]), result["recipe"], result["curve"]
     last = curve[-1]
     # The first rows of evenly spaced ones, and always the last.
     shown = [curve[index * (len(curve) - 1) // (_CURVE_ROWS - 1)] for index in range(_CURVE_ROWS)]
