@@ -302,6 +302,7 @@ MODELS = Registry(
         "resnet20-mnist": "qbench.tasks.image_classifier:ZooClassifier",
         "resnet8-mnist": "qbench.tasks.image_classifier:ZooClassifier",
         "resnet8nobn-mnist": "qbench.tasks.image_classifier:ZooClassifier",
+        "torchvision": "qbench.tasks.torchvision_classifier:TorchvisionClassifier",
         "vit-mnist": "qbench.tasks.image_classifier:ZooClassifier",
         "causal_lm": "qbench.tasks.causal_lm:CausalLM",
     },

@@ -52,6 +52,33 @@ class Normalisation:
         return (pixels.float() / 255 - self.mean) / self.deviation
 
 
+@dataclass(frozen=True)
+class Resizing:
+    """Another size and number of channels, then normalisation; batch by batch, since large images fill a memory.
+
+    Attributes
+    ----------
+    size : int or None
+        Pixels a side, by antialiased bilinear interpolation; None leaves it.
+    channels : int
+        Grey images are repeated in so many.
+    normalise : Normalisation
+        Of the channels as they are in the file, or as the model wants them.
+    """
+
+    size: int | None
+    channels: int
+    normalise: Normalisation
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return uint8 pixels of shape (n, c, height, width) as float32 of shape (n, channels, size, size)."""
+        images = pixels if len(self.normalise.mean) == pixels.shape[1] else pixels.expand(-1, self.channels, -1, -1)
+        found = self.normalise(images)
+        if self.size is not None and found.shape[-2:] != (self.size, self.size):
+            found = functional.interpolate(found, (self.size, self.size), mode="bilinear", antialias=True)
+        return found.expand(-1, self.channels, -1, -1).contiguous()
+
+
 def shifted(images: Tensor, reach: int, generator: torch.Generator) -> Tensor:
     """Move each image by up to `reach` pixels along each axis; what comes in is of value 0.
 

@@ -37,8 +37,8 @@ class ImageTask:
         Images of shape (n, channels, height, width) to logits of shape (n, classes), in float32.
     load : callable
         ``load(split)`` gives the images of a split, of the size that the model takes.
-    normalise : Normalisation
-        From bytes to what the model takes.
+    normalise : callable
+        From uint8 pixels of shape (n, channels, height, width) to what the model takes.
     blocks : sequence of str
         Names of the parts that are run on their own, in the order in which they are called.
     spec : ImageModelSpec
@@ -53,7 +53,7 @@ class ImageTask:
         self,
         model: nn.Module,
         load: Callable[[Split], LabelledImages],
-        normalise: Normalisation,
+        normalise: Callable[[Tensor], Tensor],
         blocks: Sequence[str],
         spec: ImageModelSpec,
         seed: int,
@@ -62,6 +62,10 @@ class ImageTask:
         self.model = model.to(torch.device(device)).eval()
         self._load, self._normalise, self._blocks = load, normalise, blocks
         self.spec, self.seed, self.device = spec, seed, device
+
+    def with_blocks(self, names: Sequence[str]) -> ImageTask:
+        """Return the same task with the blocks of these names."""
+        return ImageTask(self.model, self._load, self._normalise, names, self.spec, self.seed, self.device)
 
     def blocks(self) -> list[tuple[str, nn.Module]]:
         """Return the blocks in the order in which they are called, with their names."""
@@ -151,7 +155,7 @@ class ImageTask:
     def facts(self) -> dict[str, Any]:
         """Return what a table must say of the model and its data."""
         classes = self._split("evaluation").classes
-        shape = "x".join(str(side) for side in self.evaluation.images.shape[1:])
+        shape = "x".join(str(side) for side in self.calibration[0].shape[1:])
         return {
             "chance_loss": math.log(classes),
             "chance_accuracy": 1 / classes,

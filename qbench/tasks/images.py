@@ -40,6 +40,10 @@ class ImageSource(BaseModel):
         """Return whether the images come from a repository."""
         return False
 
+    def title(self) -> str:
+        """Return what tables call the images: a name, the folder's or the repository's."""
+        return str(getattr(self, "source", type(self).__name__))
+
     def fingerprint(self) -> dict[str, str]:
         """Return the hash of each split."""
         return {f"images/{split}": self.load(split).sha256() for split in SPLITS}

@@ -79,7 +79,7 @@ def image_loss(model: nn.Module, batch: Tensor) -> Tensor:
 def problem(kind: str) -> Problem:
     torch.manual_seed(0)
     if kind == "llama-1m":
-        model: nn.Module = build_llama(zoo.model(kind).architecture)
+        model: nn.Module = build_llama(zoo.language_model(kind).architecture)
         targets: nn.Module = model.model.layers
     else:
         model = targets = resnet()

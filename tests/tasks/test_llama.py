@@ -12,7 +12,7 @@ from qbench.tasks import zoo
 from qbench.tasks.llama import build_llama, checkpoint_state, load_llama
 
 CHECKPOINT = zoo.checkpoint_path("llama-1m", 0, "decayed")
-ARCHITECTURE = zoo.model("llama-1m").architecture
+ARCHITECTURE = zoo.language_model("llama-1m").architecture
 
 
 @pytest.fixture(scope="module")
