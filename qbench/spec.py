@@ -44,6 +44,10 @@ class Spec(BaseModel):
         """Return why this, as a method, cannot work on a quantizer's grids; None where it can."""
         return None
 
+    def refuses_method(self, method: Spec) -> str | None:
+        """Return why this, as a model, cannot be quantized by a method with its options; None where it can."""
+        return None
+
     def label(self) -> str:
         """Return the name with every option that is not at its default, such as ``gptq[act_order=false]``."""
         options = self.changed_options()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from qbench.spec import Spec
 
@@ -10,7 +10,22 @@ if TYPE_CHECKING:
     from qbench.methods.problem import Problem, Solution
 
 
-class Method(Spec):
+class Deployment(Spec):
+    """Base of the specs whose weights are put into a model: what its batch norms are there.
+
+    Attributes
+    ----------
+    bn : str
+        ``keep``: running statistics of the full-precision model, or those that a training ended with;
+        ``recalibrate``: estimated again on the calibration images, in the model as it is deployed; ``fold``: each batch
+        norm is folded into the layer before it, ahead of everything else, and the folded weights are quantized. See
+        `qbench.methods.batch_norm`. `solve` has nothing to do for it: the runner does it before and after.
+    """
+
+    bn: Literal["keep", "recalibrate", "fold"] = "keep"
+
+
+class Method(Deployment):
     """Base of the methods; a subclass adds its options as fields and writes `solve`."""
 
     def solve(self, problem: Problem) -> Solution:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,9 +89,9 @@ class Problem:
     loss : callable
         ``loss(model, batch)`` is the training loss, a scalar.
     train_batches : callable
-        ``train_batches(batch_size, seed)`` yields training batches for ever.
+        ``train_batches(batch_size, seed)`` yields training batches for ever: whatever `loss` and `predict` take.
     tokens_of : callable
-        ``tokens_of(batch)`` counts the tokens (or images) of a batch.
+        ``tokens_of(batch)`` counts the tokens (or images) of a batch of either kind.
     seed_of : callable
         ``seed_of(purpose)`` is the seed of a named stream of this cell.
     predict : callable or None
@@ -102,11 +103,11 @@ class Problem:
     blocks: Sequence[Block]
     calibration: Sequence[Tensor]
     forward: Callable[[nn.Module, Tensor], object]
-    loss: Callable[[nn.Module, Tensor], Tensor]
-    train_batches: Callable[[int, int], Iterator[Tensor]]
-    tokens_of: Callable[[Tensor], int]
+    loss: Callable[[nn.Module, Any], Tensor]
+    train_batches: Callable[[int, int], Iterator[Any]]
+    tokens_of: Callable[[Any], int]
     seed_of: Callable[[str], int]
-    predict: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]] | None = None
+    predict: Callable[[nn.Module, Any], tuple[Tensor, Tensor]] | None = None
 
     @property
     def layers(self) -> list[TargetLayer]:

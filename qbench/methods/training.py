@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qbench.errors import DivergedError
+from qbench.methods.batch_norm import batch_norms
 from qbench.methods.latent import LatentWeight, StepSize
 from qbench.methods.problem import Problem
 from qbench.methods.training_options import WeightTraining
@@ -48,7 +49,7 @@ class Training:
         problem: Problem,
         options: WeightTraining,
         weights: Sequence[LatentWeight],
-        loss: Callable[[nn.Module, Tensor], Tensor],
+        loss: Callable[[nn.Module, Any], Tensor],
         step_sizes: Sequence[StepSize] = (),
     ) -> None:
         self._problem, self._options, self._weights, self._loss = problem, options, weights, loss
@@ -56,13 +57,9 @@ class Training:
         self.losses: list[float] = []
         self.tokens = 0
         self._unread: list[Tensor] = []
-        self._norms = [
-            (name, module)
-            for name, module in problem.model.named_modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        ]
+        self._norms = batch_norms(problem.model)
         problem.model.requires_grad_(requires_grad=False).train()
-        for _, norm in self._norms if options.batch_norm == "freeze" else []:
+        for norm in self._norms.values() if options.bn_training == "freeze" else []:
             norm.eval()
         for weight in weights:
             weight.layer.module.weight.requires_grad_()
@@ -93,7 +90,7 @@ class Training:
             weight.layer.module.weight.grad = None
         problem.model.eval()
 
-    def step(self, batch: Tensor) -> None:
+    def step(self, batch: Any) -> None:
         """Make one update."""
         options, done = self._options, self.steps_done
         share = 0.5 * (1 + math.cos(math.pi * done / options.steps)) if options.schedule == "cosine" else 1.0
@@ -119,11 +116,11 @@ class Training:
 
     def statistics(self) -> dict[str, Tensor]:
         """Return the running statistics of batch-norm layers that were updated, by buffer name."""
-        if self._options.batch_norm == "freeze":
+        if self._options.bn_training == "freeze":
             return {}
         return {
             f"{name}.{buffer}": value.detach().clone()
-            for name, norm in self._norms
+            for name, norm in self._norms.items()
             for buffer, value in norm.named_buffers(recurse=False)
         }
 

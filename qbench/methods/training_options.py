@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from qbench.spec import Spec
+from qbench.methods.base import Deployment
 
 
-class WeightTraining(Spec):
+class WeightTraining(Deployment):
     """Base of the specs that train the weights of the target layers.
 
     Attributes
@@ -26,9 +26,10 @@ class WeightTraining(Spec):
         The rate falls to zero along half a cosine, or stays.
     clip_norm : float or None
         The gradient of a step is scaled down to this norm where it is longer.
-    batch_norm : str
+    bn_training : str
         ``freeze``: batch-norm layers keep the running statistics of the full-precision model, in training too;
-        ``update``: they train on the batch's statistics, and the running ones they end with are deployed.
+        ``update``: they train on the batch's statistics, and the running ones they end with are deployed, unless `bn`
+        has them estimated again.
 
     Notes
     -----
@@ -39,6 +40,7 @@ class WeightTraining(Spec):
     """
 
     sources: ClassVar[tuple[str, ...]] = (
+        "qbench.methods.batch_norm",
         "qbench.methods.latent",
         "qbench.methods.matrices",
         "qbench.methods.training",
@@ -50,4 +52,4 @@ class WeightTraining(Spec):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     schedule: Literal["cosine", "constant"] = "cosine"
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    batch_norm: Literal["freeze", "update"] = "freeze"
+    bn_training: Literal["freeze", "update"] = "freeze"

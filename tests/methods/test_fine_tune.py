@@ -30,7 +30,8 @@ BUDGET: dict[str, Any] = {
     "optimizer": "sgd",
     "schedule": "constant",
     "clip_norm": 0.5,
-    "batch_norm": "update",
+    "bn": "recalibrate",
+    "bn_training": "update",
 }
 
 

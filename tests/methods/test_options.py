@@ -13,8 +13,9 @@ from qbench.spec import Spec
 
 # Every option of each method, away from its default.
 CHANGED: dict[str, dict[str, Any]] = {
-    "rtn": {},
+    "rtn": {"bn": "recalibrate"},
     "gptq": {
+        "bn": "recalibrate",
         "percdamp": 0.05,
         "block_size": 32,
         "act_order": False,
@@ -23,6 +24,7 @@ CHANGED: dict[str, dict[str, Any]] = {
         "cd_sweeps": 2,
     },
     "adaround": {
+        "bn": "fold",
         "iterations": 7,
         "learning_rate": 0.125,
         "regularization": 0.25,
@@ -39,6 +41,7 @@ CHANGED: dict[str, dict[str, Any]] = {
         "batch_learning_rate": 0.25,
     },
     "brecq": {
+        "bn": "recalibrate",
         "iterations": 7,
         "batch_size": 3,
         "learning_rate": 0.125,
@@ -51,6 +54,7 @@ CHANGED: dict[str, dict[str, Any]] = {
         "init": "adaround",
     },
     "block_ap": {
+        "bn": "fold",
         "epochs": 7,
         "batch_size": 3,
         "learning_rate": 0.125,
@@ -64,7 +68,8 @@ CHANGED: dict[str, dict[str, Any]] = {
         "optimizer": "sgd",
         "schedule": "constant",
         "clip_norm": None,
-        "batch_norm": "update",
+        "bn": "recalibrate",
+        "bn_training": "update",
         "distillation": 0.5,
         "oscillation": "freeze",
         "oscillation_momentum": 0.1,
@@ -79,7 +84,8 @@ CHANGED: dict[str, dict[str, Any]] = {
         "optimizer": "sgd",
         "schedule": "constant",
         "clip_norm": None,
-        "batch_norm": "update",
+        "bn": "recalibrate",
+        "bn_training": "update",
         "distillation": 0.5,
         "oscillation": "freeze",
         "oscillation_momentum": 0.1,
@@ -117,7 +123,8 @@ OUT_OF_BOUNDS: list[tuple[str, dict[str, Any]]] = [
     ("ste_qat", {"scale": "learned"}),
     ("ste_qat", {"distillation": 1.5}),
     ("ste_qat", {"oscillation": "dampen"}),
-    ("ste_qat", {"batch_norm": "fold"}),
+    ("ste_qat", {"bn_training": "fold"}),
+    ("rtn", {"bn": "freeze"}),
     ("lsq", {"init": "zero"}),
     ("lsq", {"gradient_scale": "none"}),
     ("lsq", {"step_size_learning_rate": 0}),
@@ -157,6 +164,7 @@ def test_labels(name: str) -> None:
 
 def test_labels_in_full() -> None:
     assert make("gptq", act_order=False, percdamp=0.05).label() == "gptq[percdamp=0.05,act_order=false]"
+    assert make("rtn", bn="recalibrate").label() == "rtn[bn=recalibrate]"
     assert make("lsq", step_size_learning_rate=1e-4).label() == "lsq[step_size_learning_rate=0.0001]"
 
 

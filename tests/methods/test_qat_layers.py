@@ -250,7 +250,7 @@ def test_frozen_batch_norm_keeps_the_running_statistics_in_training_too(make: An
     before = copy.deepcopy(problem.model.state_dict())
     seen = []
     problem.model[1].register_forward_hook(lambda module, given, result: seen.append((given[0], result)))
-    assert make(batch_norm="freeze")(problem).statistics == {}
+    assert make(bn_training="freeze")(problem).statistics == {}
     with torch.no_grad():
         expected = problem.model[1].eval()(seen[0][0])
     torch.testing.assert_close(seen[0][1], expected)
@@ -263,7 +263,7 @@ def test_updated_batch_norm_follows_the_batches_and_is_handed_back(make: Any) ->
     before = copy.deepcopy(problem.model.state_dict())
     mean, inputs = problem.model[1].running_mean.clone(), []
     problem.model[1].register_forward_hook(lambda module, given, result: inputs.append(given[0].detach()))
-    found = make(batch_norm="update")(problem)
+    found = make(bn_training="update")(problem)
     for batch in inputs:
         mean.lerp_(batch.mean(dim=(0, 2, 3)), problem.model[1].momentum)
     names = {f"{index}.{part}" for index in (1, 4) for part in ("running_mean", "running_var", "num_batches_tracked")}
