@@ -81,6 +81,11 @@ def export_folder(record: Record, weights: Path, model: Spec, to: Path, *, force
             f"{record.label}: its inputs are quantized too, which this format is not written for "
             "(allowed: cells without activations, or --format packed)"
         )
+    if packed.folded:
+        raise CellError(
+            f"{record.label}: its batch norms are folded, which this format is not written for "
+            "(allowed: cells with bn: keep or recalibrate, or --format packed)"
+        )
     seed = record.axes["seed"]
     task = model.load(seed, "cpu")  # type: ignore[attr-defined]
     if model.fingerprint(seed) != record.key["data"]:  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from qbench.errors import CellError
+from qbench.methods.batch_norm import Folding
 from qbench.methods.problem import LayerSolution, Problem, Solution
 from qbench.quant.activation import pack_input
 from qbench.quant.block_grid import dequantize, quantize
@@ -190,7 +191,9 @@ def plugins_of(cell: Cell) -> str | None:
     return ", ".join(found) or None
 
 
-def packed_weights(solution: Solution, activations: Mapping[str, Activations] | None = None) -> tuple[bytes, str]:
+def packed_weights(
+    solution: Solution, activations: Mapping[str, Activations] | None = None, folding: Folding | None = None
+) -> tuple[bytes, str]:
     """Return a safetensors file with packed codes, scales, zero points and codebooks, and its sha256.
 
     Each layer has ``<name>.codes`` and the other tensors of `qbench.quant.packed_layer.pack_layer`; the file's metadata
@@ -205,6 +208,10 @@ def packed_weights(solution: Solution, activations: Mapping[str, Activations] | 
         How the inputs of layers are quantized. The metadata has them under ``activations``, as JSON by layer name, and
         a static scale and zero point are ``<name>.input_scale`` and ``<name>.input_zero_point``; see
         `qbench.quant.activation.unpack_input`.
+    folding : Folding, optional
+        The model with folded batch norms that the codes are put into. The metadata has under ``folded``, as JSON, the
+        batch norm that each layer took in; the layer's ``<name>.bias`` is stored as it is, and its ``<name>.weight``
+        where it has no codes.
     """
     tensors: dict[str, Tensor] = {}
     about: dict[str, dict[str, object]] = {}
@@ -218,5 +225,11 @@ def packed_weights(solution: Solution, activations: Mapping[str, Activations] | 
             tensors |= {f"{name}.{part}": tensor for part, tensor in pack_input(params).items()}
         plain = {name: asked.model_dump(mode="json") for name, asked in activations.items()}
         metadata["activations"] = json.dumps(plain, sort_keys=True)
+    if folding is not None:
+        metadata["folded"] = json.dumps(folding.norms, sort_keys=True)
+        for name in folding.norms:
+            for part in ("bias",) if name in solution.layers else ("bias", "weight"):
+                value = folding.model.get_submodule(name).get_parameter(part)
+                tensors[f"{name}.{part}"] = value.detach().cpu().contiguous()
     data = with_metadata(save(tensors), metadata)
     return data, hashlib.sha256(data).hexdigest()

@@ -7,6 +7,8 @@ import math
 import random
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +20,8 @@ from torch import Tensor, nn
 
 from qbench import atomic
 from qbench.errors import CellError, DivergedError, QBenchError
-from qbench.methods.base import Method
+from qbench.methods.base import Deployment, Method
+from qbench.methods.batch_norm import Folding, batch_norms, estimable, fold, recalibrate
 from qbench.methods.fine_tune import FineTuning
 from qbench.methods.layer_inputs import (
     describe_inputs,
@@ -29,6 +32,7 @@ from qbench.methods.layer_inputs import (
 )
 from qbench.methods.problem import Problem, Solution
 from qbench.methods.sequential import full_precision_hessians
+from qbench.methods.training_options import WeightTraining
 from qbench.quant.block_grid import BlockGrid
 from qbench.quantizers.base import Quantizer
 from qbench.quantizers.layout import choose_grid, require_same
@@ -53,29 +57,51 @@ class Session:
         self.device = device
         self._key: tuple[Spec, int] | None = None
         self._task: Any = None
-        self._hessians: dict[str, Tensor] | None = None
+        self._folding: Folding | None = None
+        self._hessians: dict[bool, dict[str, Tensor]] = {}
         self._grids: tuple[Any, dict[str, BlockGrid]] = (None, {})
 
     def task(self, cell: Cell) -> Any:
         """Return the cell's task, loading it when it is not the one in hand."""
         if self._key != (cell.model, cell.seed):
-            self._key, self._task, self._hessians, self._grids = None, None, None, (None, {})
+            self._key, self._task, self._folding, self._hessians, self._grids = None, None, None, {}, (None, {})
             self._task = cell.model.load(cell.seed, self.device)  # type: ignore[attr-defined]
             self._key = (cell.model, cell.seed)
         return self._task
 
-    def hessians(self, cell: Cell) -> dict[str, Tensor]:
-        """Return the second moments of the layers' inputs in the full-precision model."""
+    def folding(self, cell: Cell) -> Folding | None:
+        """Return the task's model with its batch norms folded, where the cell's method wants them so; otherwise None.
+
+        Raises
+        ------
+        CellError
+            No batch norm of the model can be folded.
+        """
+        if not _folds(cell):
+            return None
         task = self.task(cell)
-        if self._hessians is None:
+        if self._folding is None:
+            self._folding = fold(task.model, task.forward, task.calibration)
+        return self._folding
+
+    def model(self, cell: Cell) -> nn.Module:
+        """Return the full-precision model that the cell starts from; it must stay as it is."""
+        folding = self.folding(cell)
+        found: nn.Module = self.task(cell).model if folding is None else folding.model
+        return found
+
+    def hessians(self, cell: Cell) -> dict[str, Tensor]:
+        """Return the second moments of the layers' inputs in the full-precision model that the cell starts from."""
+        task = self.task(cell)
+        if _folds(cell) not in self._hessians:
             # Of all layers, also those that this cell's quantizer leaves alone: other cells use them too.
             everything = replace(cell, quantizer=None, bits=None)
-            problem = make_problem(task, task.model, everything, lambda place: no_grid())
-            self._hessians = full_precision_hessians(problem)
-        return self._hessians
+            problem = make_problem(task, self.model(cell), everything, lambda place: no_grid())
+            self._hessians[_folds(cell)] = full_precision_hessians(problem)
+        return self._hessians[_folds(cell)]
 
     def grid(self, cell: Cell, layer: GridPlace) -> BlockGrid:
-        """Return the grid of a layer; all methods of one quantizer and bitwidth get the same.
+        """Return the grid of a layer; all methods of one quantizer, bitwidth and way with batch norms get the same.
 
         Raises
         ------
@@ -83,7 +109,7 @@ class Session:
             The quantizer gives no sound grid, or another one when it is asked again.
         """
         assert isinstance(cell.quantizer, Quantizer)
-        key = (self._key, cell.quantizer, cell.bits)
+        key = (self._key, cell.quantizer, cell.bits, _folds(cell))
         if self._grids[0] != key:
             self._grids = (key, {})
         if layer.name not in self._grids[1]:
@@ -157,9 +183,9 @@ def _measure_fp(cell: Cell, session: Session, record: Record) -> None:
 def _measure_control(cell: Cell, session: Session, record: Record) -> None:
     assert isinstance(cell.method, FineTuning)
     task = session.task(cell)
-    model = copy.deepcopy(task.model)
+    model = copy.deepcopy(session.model(cell))
     problem = make_problem(task, model, cell, lambda place: no_grid())
-    record.facts = task.facts() | {"trained_layers": len(problem.layers)}
+    record.facts = task.facts() | {"trained_layers": len(problem.layers)} | _batch_norm_facts(cell, session)
     _seed(problem.seed_of("method"))
     machine.warm_up(session.device)
     started = time.monotonic()
@@ -168,7 +194,10 @@ def _measure_control(cell: Cell, session: Session, record: Record) -> None:
         method_seconds=time.monotonic() - started, train_tokens=found.train_tokens, train_steps=found.train_steps
     )
     record.traces = found.traces
-    _evaluate(task, model.eval(), cell, record)
+    model.eval()
+    if cell.method.bn == "recalibrate":
+        _recalibrate(problem, record)
+    _evaluate(task, model, cell, record)
 
 
 def _measure_quantized(cell: Cell, session: Session, record: Record, weights_path: Path) -> None:
@@ -179,10 +208,12 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
         # Cells of one quantizer share a grid: a method gets a copy that it cannot spoil for the others.
         return session.grid(cell, place).copy()
 
-    problem = make_problem(task, copy.deepcopy(task.model), cell, grid_of)
+    full_precision = session.model(cell)
+    problem = make_problem(task, copy.deepcopy(full_precision), cell, grid_of)
     originals = {layer.name: layer.matrix().clone() for layer in problem.layers}
     hessians = session.hessians(cell)
-    record.facts = task.facts() | {
+    record.facts = task.facts() | _batch_norm_facts(cell, session)
+    record.facts |= {
         "quantized_layers": len(problem.layers),
         "quantized_parameters": sum(weight.numel() for weight in originals.values()),
         "floating_point": evidence.left_in_floating_point(problem),
@@ -210,7 +241,7 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     solution.check(problem)
     # The method owned its copy of the model: whatever it changed there beside its codes must not be measured.
     del problem
-    model = copy.deepcopy(task.model)
+    model = copy.deepcopy(full_precision)
     problem = make_problem(task, model, cell, grid_of)
     with torch.no_grad():
         for layer in problem.layers:
@@ -222,24 +253,63 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     record.effective_bits = evidence.effective_bits(solution, left_alone(task, model, cell))
     record.metrics["weight_sqnr_db"] = evidence.weight_sqnr_db(problem, originals)
     model.eval()
-    solution = _with_input_ranges(solution, problem, record)
+    solution = _calibrated(solution, problem, cell.method, record)
     with installed(quantized_inputs(problem, solution.inputs)):
         _evaluate(task, model, cell, record)
     activations = {layer.name: layer.activations for layer in problem.layers if layer.activations is not None}
-    data, record.weights_sha256 = evidence.packed_weights(solution, activations)
+    data, record.weights_sha256 = evidence.packed_weights(solution, activations, session.folding(cell))
     atomic.write_bytes(weights_path, data)
 
 
-def _with_input_ranges(solution: Solution, problem: Problem, record: Record) -> Solution:
-    """Find the static ranges of inputs that the method has not given, in the model that holds the quantized weights."""
-    if solution.inputs or not any(layer.has_static_inputs for layer in problem.layers):
-        return solution
+def _calibrated(solution: Solution, problem: Problem, method: Method, record: Record) -> Solution:
+    """Find what the method has left to be found on the calibration data, in the model with the quantized weights."""
+    if not solution.inputs and any(layer.has_static_inputs for layer in problem.layers):
+        if method.bn == "recalibrate":
+            # Ranges of inputs that are normalised as they will be, not by statistics of other weights.
+            _recalibrate(problem, record)
+        with _counted(problem, record):
+            solution = replace(solution, inputs=static_params(problem, input_ranges(problem)))
+    if method.bn == "recalibrate":
+        with installed(quantized_inputs(problem, solution.inputs)):
+            solution = replace(solution, statistics=_recalibrate(problem, record))
+    return solution
+
+
+def _recalibrate(problem: Problem, record: Record) -> dict[str, Tensor]:
+    with _counted(problem, record):
+        return recalibrate(problem.model, problem.forward, problem.calibration)
+
+
+@contextmanager
+def _counted(problem: Problem, record: Record) -> Iterator[None]:
+    """Count what is done on the calibration data as the method's."""
     started = time.monotonic()
-    found = replace(solution, inputs=static_params(problem, input_ranges(problem)))
+    yield
     record.cost.method_seconds += time.monotonic() - started
     # The same data again for a method that has seen them, new to one that has not.
     record.cost.calibration_tokens = max(record.cost.calibration_tokens, problem.calibration_tokens)
-    return found
+
+
+def _folds(cell: Cell) -> bool:
+    return isinstance(cell.method, Deployment) and cell.method.bn == "fold"
+
+
+def _batch_norm_facts(cell: Cell, session: Session) -> dict[str, str | int]:
+    """Return what becomes of the batch norms of the model; nothing for a model that has none."""
+    assert isinstance(cell.method, Deployment)
+    model = session.task(cell).model
+    if cell.method.bn == "recalibrate":
+        estimable(model)  # before a method works for nothing
+    norms = batch_norms(model)
+    if not norms:
+        return {}
+    trained = isinstance(cell.method, WeightTraining) and cell.method.bn_training == "update"
+    found: dict[str, str | int] = {
+        "bn": "update" if trained and cell.method.bn == "keep" else cell.method.bn,
+        "batch_norm_layers": len(norms),
+    }
+    folding = session.folding(cell)
+    return found if folding is None else found | {"folded_batch_norms": len(folding.norms)}
 
 
 def _seed(seed: int) -> None:

@@ -24,6 +24,7 @@ from qbench.suite import plugins
 from qbench.suite.cell import Cell
 
 _RUNNER_SOURCES = (
+    "qbench.methods.batch_norm",
     "qbench.methods.block_calls",
     "qbench.methods.matrices",
     "qbench.methods.problem",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qbench import atomic
 from qbench.errors import QBenchError, StoreError, nearest
+from qbench.methods.batch_norm import put_folded
 from qbench.methods.layer_inputs import QuantizedInput
 from qbench.methods.matrices import from_matrix, is_matrix_layer, to_matrix
 from qbench.methods.problem import LayerSolution, TargetLayer
@@ -23,7 +24,7 @@ from qbench.quant.qparams import QParams
 from qbench.quantizers.activations import Activations
 from qbench.store.record import Record
 
-LAYERS, CELL, ACTIVATIONS = "qbench", "cell", "activations"
+LAYERS, CELL, ACTIVATIONS, FOLDED = "qbench", "cell", "activations", "folded"
 _PARTS = ("codes", "scale", "scale_unit", "zero_point", "table")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _HEADER = 8  # bytes that tell the length of a safetensors header
@@ -43,6 +44,10 @@ class PackedModel:
         How inputs are quantized, by layer name; empty where they are not.
     inputs : dict of str to QParams
         The static grids of inputs, by layer name.
+    folded : dict of str to str
+        The batch norm that each layer took in, by the layer's name.
+    parameters : dict of str to Tensor
+        Biases of those layers, and the weights of those without codes, by parameter name.
     extra : dict of str to Tensor
         All other tensors.
     cell : dict
@@ -53,6 +58,8 @@ class PackedModel:
     statistics: dict[str, Tensor] = field(default_factory=dict)
     activations: dict[str, Activations] = field(default_factory=dict)
     inputs: dict[str, QParams] = field(default_factory=dict)
+    folded: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, Tensor] = field(default_factory=dict)
     extra: dict[str, Tensor] = field(default_factory=dict)
     cell: dict[str, Any] = field(default_factory=dict)
 
@@ -73,13 +80,17 @@ def read_packed(path: Path) -> PackedModel:
         layers = {name: _layer(name, one, tensors) for name, one in about.items()}
         asked = {name: Activations(**one) for name, one in json.loads(metadata.get(ACTIVATIONS, "{}")).items()}
         inputs = {name: _input(name, tensors) for name in asked if f"{name}.input_scale" in tensors}
+        folded: dict[str, str] = json.loads(metadata.get(FOLDED, "{}"))
+        parameters = {f"{name}.bias": tensors.pop(f"{name}.bias") for name in folded}
+        parameters |= {f"{name}.weight": tensors.pop(f"{name}.weight") for name in folded if name not in layers}
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist") from None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         # From foreign bytes: whatever is missing in them, or has another shape than it should.
         raise StoreError(f"{path} is no packed file of qbench: {str(error).splitlines()[0]}") from error
     statistics = {name: tensors.pop(name) for name in list(tensors) if name.rpartition(".")[2] in _STATISTICS}
-    return PackedModel(layers, statistics, asked, inputs, tensors, json.loads(metadata.get(CELL, "{}")))
+    cell = json.loads(metadata.get(CELL, "{}"))
+    return PackedModel(layers, statistics, asked, inputs, folded, parameters, tensors, cell)
 
 
 def _layer(name: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> LayerSolution:
@@ -93,7 +104,7 @@ def _input(name: str, tensors: dict[str, Tensor]) -> QParams:
 
 @torch.no_grad()
 def apply_packed(model: nn.Module, packed: PackedModel) -> list[QuantizedInput]:
-    """Write the quantized weights and the statistics into a model.
+    """Write the quantized weights and what is deployed with them into a model.
 
     Parameters
     ----------
@@ -114,6 +125,7 @@ def apply_packed(model: nn.Module, packed: PackedModel) -> list[QuantizedInput]:
         The model has no such layer or buffer, or one of another shape.
     """
     modules = {name: module for name, module in model.named_modules() if is_matrix_layer(module)}
+    _apply_folded(model, packed, modules)
     for name, found in packed.layers.items():
         if name not in modules:
             close = nearest(name, modules).partition(" (allowed")[0]
@@ -134,6 +146,22 @@ def apply_packed(model: nn.Module, packed: PackedModel) -> list[QuantizedInput]:
         )
         for name, asked in packed.activations.items()
     ]
+
+
+def _apply_folded(model: nn.Module, packed: PackedModel, layers: dict[str, nn.Module]) -> None:
+    """Take the batch norms out that the file's layers took in; a model that is folded already stays so."""
+    names = {name for name, _ in model.named_modules()}
+    for name, norm in packed.folded.items():
+        if name not in layers or norm not in names:
+            raise StoreError(f"the model has no layer {name!r} with a batch norm {norm!r} behind it")
+        own: Tensor = layers[name].weight  # type: ignore[assignment]
+        bias, weight = packed.parameters[f"{name}.bias"], packed.parameters.get(f"{name}.weight")
+        wanted = (to_matrix(layers[name], own).shape[0],)
+        if tuple(bias.shape) != wanted or (weight is not None and weight.shape != own.shape):
+            raise StoreError(
+                f"layer {name!r} has a weight of shape {tuple(own.shape)} in the model, another in the file"
+            )
+        put_folded(model, name, norm, bias, weight)
 
 
 def with_metadata(data: bytes, more: dict[str, str]) -> bytes:
@@ -263,9 +291,10 @@ def _is_export(path: Path) -> bool:
 
 
 def require_same_weights(found: PackedModel, expected: PackedModel, path: Path) -> None:
-    """Raise `StoreError` unless two packed models have the same weights and statistics to the bit."""
-    same = found.layers.keys() == expected.layers.keys() and found.statistics.keys() == expected.statistics.keys()
+    """Raise `StoreError` unless two packed models have the same weights, statistics and biases to the bit."""
+    same = found.layers.keys() == expected.layers.keys() and found.folded == expected.folded
     same = same and all(torch.equal(found.layers[name].weight(), one.weight()) for name, one in expected.layers.items())
-    same = same and all(torch.equal(found.statistics[name], one) for name, one in expected.statistics.items())
+    for own, other in ((found.statistics, expected.statistics), (found.parameters, expected.parameters)):
+        same = same and own.keys() == other.keys() and all(torch.equal(own[name], one) for name, one in other.items())
     if not same:
         raise StoreError(f"{path} does not hold the weights of the run after it was read back")

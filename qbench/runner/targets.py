@@ -81,7 +81,7 @@ def make_problem(task: Any, model: nn.Module, cell: Cell, grid_of: Callable[[Gri
         forward=task.forward,
         loss=task.loss,
         train_batches=task.train_batches,
-        tokens_of=torch.Tensor.numel,
+        tokens_of=task.tokens_of,
         predict=getattr(task, "predict", None),
         # Not the method's name: all methods of a seed see the same data in the same order.
         seed_of=lambda purpose: derive_seed(purpose, cell.model.label(), cell.seed),

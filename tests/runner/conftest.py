@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from qbench.methods.base import Method
+from qbench.methods.fine_tune import FineTuning
 from qbench.methods.rtn import RoundToNearest
 from qbench.quantizers.absmax import AbsMax
 from qbench.runner.identity import PlannedCell, identify
+from qbench.spec import Spec
 from qbench.suite.cell import Cell
 
 if TYPE_CHECKING:
@@ -54,6 +56,20 @@ def toy(toys: ModuleType) -> MakeCell:
         if isinstance(method, str):
             method = RoundToNearest(name="rtn") if method == "rtn" else toys.METHODS[method](name=method)
         return Cell(spec, AbsMax(name="absmax"), bits, method, seed, ("loss",))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def images(toys: ModuleType) -> MakeCell:
+    """Return a function that makes a cell of the classifier of images."""
+    spec = importlib.import_module("image_toys").ImageToy
+
+    def make(method: Spec | None = None, *, bits: int = 4, normed: bool = True, **quantizer: Any) -> Cell:
+        model, metrics = spec(name="image_toy", normed=normed), ("loss", "accuracy")
+        if method is None or isinstance(method, FineTuning):
+            return Cell(model, None, None, method, 0, metrics)
+        return Cell(model, AbsMax(name="absmax", **quantizer), bits, method, 0, metrics)
 
     return make
 

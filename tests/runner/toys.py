@@ -87,6 +87,10 @@ class ToyTask:
         for _ in count():
             yield torch.randn(batch_size, 8, generator=generator)
 
+    @staticmethod
+    def tokens_of(batch: torch.Tensor) -> int:
+        return batch.numel()
+
     def evaluate(self, model: torch.nn.Module, metrics: tuple[str, ...]) -> Measured:
         import torch
 
