@@ -24,9 +24,9 @@ class ImageModelSpec(Spec):
         Images drawn at random from the calibration split.
     evaluation_images : int
         Images spread evenly over the evaluation split.
-    shift : int
+    shift : int or None
         Training images are moved by up to so many pixels each way, and mirrored where their source allows it; 0 leaves
-        them as they are.
+        them as they are. None is what a model of the zoo was trained with, and 2 for any other.
     """
 
     sources: ClassVar[tuple[str, ...]] = tuple(
@@ -37,11 +37,15 @@ class ImageModelSpec(Spec):
 
     calibration_images: Annotated[int, Field(ge=1)] = 256
     evaluation_images: Annotated[int, Field(ge=1)] = 1000
-    shift: Annotated[int, Field(ge=0, le=64)] = 2
+    shift: Annotated[int, Field(ge=0, le=64)] | None = None
 
     def source(self) -> ImageSource:
         """Return where its images come from."""
         raise NotImplementedError
+
+    def training_shift(self) -> int:
+        """Return by how many pixels training images are moved at most."""
+        return 2 if self.shift is None else self.shift
 
     def load(self, seed: int, device: str) -> ImageTask:
         """Load the model and its images.
@@ -99,6 +103,10 @@ class ZooClassifier(ImageModelSpec):
     def source(self) -> ImageSource:
         """Return what it was trained on."""
         return zoo.classifier(self.name).images
+
+    def training_shift(self) -> int:
+        """Return by how many pixels training images are moved at most: as in its own training, unless told."""
+        return zoo.classifier(self.name).recipe.shift if self.shift is None else self.shift
 
     def available_seeds(self) -> tuple[int, ...]:
         """Return the training seeds there are."""

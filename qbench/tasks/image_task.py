@@ -97,8 +97,8 @@ class ImageTask:
             self._normalise,
             batch_size,
             seed,
-            shift=self.spec.shift,
-            mirror=source.mirrored and self.spec.shift > 0,
+            shift=self.spec.training_shift(),
+            mirror=source.mirrored and self.spec.training_shift() > 0,
         )
         for batch in batches:
             yield ImageBatch(batch.images.to(self.device), batch.labels.to(self.device))
