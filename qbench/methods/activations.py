@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qbench.methods.block_calls import calls_of, run
-from qbench.methods.problem import Block, Problem
+from qbench.methods.problem import Problem
 
 _ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU)
 # By name: a model that holds one has brought transformers along, and nobody else needs to.
@@ -56,16 +55,9 @@ def activations_of(problem: Problem) -> dict[str, Activation]:
     Parameters
     ----------
     problem : Problem
-        Each block is run once on the first sample; a layer's output is recognised where it comes in again.
+        Its model is run once on the first sample; a layer's output is recognised where it comes in again, in its block
+        or behind it.
     """
-    found: dict[str, Activation] = {}
-    calls = calls_of(problem, problem.calibration[0][:1], keep_all=True)
-    for block, call in zip(problem.blocks, calls, strict=True):
-        found.update(_of_block(block, call.hidden, call.rest))
-    return found
-
-
-def _of_block(block: Block, hidden: Tensor, rest: Any) -> dict[str, Activation]:
     found: dict[str, Activation] = {}
     # An address may be used again once its tensor is gone: tensors are kept with what is known of them.
     outputs: dict[int, tuple[Tensor, str, nn.Module | None]] = {}
@@ -84,15 +76,15 @@ def _of_block(block: Block, hidden: Tensor, rest: Any) -> dict[str, Activation]:
             found[known[1]] = Activation(function, known[2])
 
     with ExitStack() as stack:
-        for layer in block.layers:
+        for layer in problem.layers:
             hook = layer.module.register_forward_hook(
                 lambda _, args, output, name=layer.name: note_output(name, output)
             )
             stack.callback(hook.remove)
-        for module in block.module.modules():
+        for module in problem.model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 stack.callback(module.register_forward_hook(note_norm).remove)
             elif isinstance(module, _ELEMENTWISE) or type(module).__name__ in _OF_TRANSFORMERS:
                 stack.callback(module.register_forward_pre_hook(note_activation).remove)
-        run(block.module, hidden, rest)
+        problem.forward(problem.model, problem.calibration[0][:1])
     return found

@@ -7,13 +7,22 @@ depthwise one has one row each.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+# Numbers in a piece of patches: 4 MB, which two of fit into a core's cache.
+_PIECE = 2**20
 
 
 def is_matrix_layer(module: nn.Module) -> bool:
     """Return whether a module is a layer that can be quantized: ``Linear``, ``Conv2d`` or transformers' ``Conv1D``."""
+    # nn.MultiheadAttention hands the weight of this one to a function, and never calls the layer.
+    if isinstance(module, NonDynamicallyQuantizableLinear):
+        return False
     return isinstance(module, nn.Linear | nn.Conv2d) or _is_transposed(module)
 
 
@@ -72,6 +81,21 @@ def input_columns(module: nn.Module, x: Tensor) -> Tensor:
     batch, _, places = patches.shape
     by_group = patches.view(batch, module.groups, -1, places)  # a patch's columns lie together channel by channel
     return by_group.permute(1, 0, 3, 2).reshape(module.groups, batch * places, -1)
+
+
+def column_pieces(module: nn.Module, x: Tensor) -> Iterator[Tensor]:
+    """Yield `input_columns` of a few images at a time, and of other inputs in one piece.
+
+    The patches of a 3x3 kernel are nine times the image: all at once they would leave the cache, and for large images
+    the memory.
+    """
+    if not isinstance(module, nn.Conv2d) or x.ndim != 4:
+        yield input_columns(module, x)
+        return
+    taps = module.kernel_size[0] * module.kernel_size[1]
+    images = max(1, _PIECE // (taps * x[0].numel()))
+    for piece in x.split(images):
+        yield input_columns(module, piece)
 
 
 def input_key(module: nn.Module) -> tuple[object, ...]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from qbench.methods.block_calls import Rest, calls_of, run
+from qbench.methods.block_calls import Rest, Stream, hidden_of, survey, whole_output
 from qbench.methods.problem import Block, Problem
 from qbench.methods.working_block import WorkingBlock
 from qbench.quant.block_grid import fake_quantize
@@ -107,29 +107,34 @@ def block_tasks(problem: Problem, batch_size: int, *, fisher: bool = False) -> I
 
     Notes
     -----
-    In memory are the inputs and targets of one block for all data; with `fisher` also the weights of all blocks.
+    In memory are the inputs and targets of one block for all data; with `fisher` also the weights of all blocks. Where
+    the model does more between two blocks than to hand hidden states on, also the outputs of all blocks before.
     """
     cut = [part for batch in problem.calibration for part in batch.split(batch_size)]
     weights = _squared_gradients(problem, cut) if fisher else None
-    calls = [calls_of(problem, batch) for batch in cut]
-    seen = [of_batch[0].hidden for of_batch in calls]
-    full = seen
+    shown = survey(problem)
+    seen = Stream(problem, cut, shown)
+    full = seen.fork()
     for index, block in enumerate(problem.blocks):
-        rests = [of_batch[index].rest for of_batch in calls]
-        full = [run(block.module, x, rest) for x, rest in zip(full, rests, strict=True)]
+        calls = seen.calls
+        outputs = [whole_output(block.module, call) for call in full.calls]
         batches = []
-        for place, (x, target, rest) in enumerate(zip(seen, full, rests, strict=True)):
+        for place, (call, output) in enumerate(zip(calls, outputs, strict=True)):
             weight = None if weights is None else weights[index][place]
-            batches.append(Batch(x.float(), target.float(), _in_float32(rest), weight))
+            batches.append(Batch(call.hidden.float(), hidden_of(output).float(), _in_float32(call.rest), weight))
+        full.advance(outputs)
+        del outputs
         yield BlockTask(block, WorkingBlock(block), batches)
-        seen = [run(block.module, x, rest) for x, rest in zip(seen, rests, strict=True)]
+        del batches
+        if block is not problem.blocks[-1]:
+            seen.advance(whole_output(block.module, call) for call in calls)
 
 
 def _in_float32(rest: Rest) -> Rest:
     def cast(value: Any) -> Any:
         return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
-    return Rest(tree_map(cast, rest.args), tree_map(cast, rest.kwargs))
+    return Rest(tree_map(cast, rest.args), tree_map(cast, rest.kwargs), rest.keyword)
 
 
 @torch.enable_grad()
@@ -139,12 +144,13 @@ def _squared_gradients(problem: Problem, batches: list[Tensor]) -> list[list[Ten
     outputs: list[Tensor] = []
 
     def note(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        first = output[0] if isinstance(output, tuple) else output
+        first = hidden_of(output)
         # The first block's output depends on nothing that is trained: the graph begins there.
         kept = first if first.requires_grad else first.detach().requires_grad_()
         kept.retain_grad()
         outputs.append(kept)
-        return (kept, *output[1:]) if isinstance(output, tuple) else kept
+        given = kept.clone()  # the model may go on to work on it in place
+        return (given, *output[1:]) if isinstance(output, tuple) else given
 
     found: list[list[Tensor]] = [[] for _ in problem.blocks]
     with ExitStack() as stack:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qbench.errors import CellError
-from qbench.methods.block_calls import Rest, all_calls, calls_of, run
-from qbench.methods.matrices import input_columns, input_key, moments
+from qbench.methods.block_calls import Call, Stream, Survey, survey, whole_output
+from qbench.methods.matrices import column_pieces, input_key, moments
 from qbench.methods.problem import Block, Problem, TargetLayer
 from qbench.methods.stage import Gram, Inputs, Stage, merge
 
@@ -52,35 +53,29 @@ def walk(
     Notes
     -----
     In memory are the hidden states between two blocks, for all calibration batches, and the moments of the layers of
-    one block. Everything else is made batch by batch and dropped.
+    one block; the outputs of all earlier blocks only where the model does more between two blocks than to hand them on.
+    Everything else is made batch by batch and dropped.
     """
     if not problem.blocks:
         return
-    grouped = input_groups_of(problem)
-    calls = all_calls(problem)
-    hidden = [of_batch[0].hidden for of_batch in calls]
-    by_block = [[of_batch[index].rest for of_batch in calls] for index in range(len(problem.blocks))]
-    del calls
-    reference = hidden
-    for block, groups, arguments in zip(problem.blocks, grouped, by_block, strict=True):
-        targets: list[list[Tensor]] | None = None
-        if full_precision_targets or not quantized_inputs:
+    shown = survey(problem)
+    grouped = _input_groups(shown)
+    stream = Stream(problem, problem.calibration, shown)
+    reference = stream.fork() if full_precision_targets or not quantized_inputs else None
+    for block, groups in zip(problem.blocks, grouped, strict=True):
+        calls = stream.calls
+        targets: list[list[Tensor]] | None = [] if full_precision_targets else None
+        if reference is not None:
             # Nothing in this block is quantized yet: this is the full-precision block, fed by its own stream.
-            runs = [
-                _observed(block, groups if full_precision_targets else [], x, rest)
-                for x, rest in zip(reference, arguments, strict=True)
-            ]
-            reference = [output for _, output in runs]
-            targets = [seen for seen, _ in runs] if full_precision_targets else None
-            del runs
+            reference.advance(_noted(block, groups, reference.calls, targets))
         for members in [[group] for group in groups] if true_sequential else [groups]:
             places = [groups.index(group) for group in members]
             wanted = None if targets is None else [[seen[place] for place in places] for seen in targets]
-            yield from _stages(block, members, hidden, wanted, arguments, keep_inputs=keep_inputs)
-        if quantized_inputs:
-            hidden = [run(block.module, x, rest) for x, rest in zip(hidden, arguments, strict=True)]
-        else:
-            hidden = reference
+            yield from _stages(block, members, calls, wanted, keep_inputs=keep_inputs)
+        if reference is not None and not quantized_inputs:
+            stream = reference
+        elif block is not problem.blocks[-1]:
+            stream.advance(whole_output(block.module, call) for call in calls)
 
 
 @torch.no_grad()
@@ -98,47 +93,27 @@ def full_precision_hessians(problem: Problem) -> dict[str, Tensor]:
     return moments
 
 
-def input_groups_of(problem: Problem) -> list[list[list[TargetLayer]]]:
+def _input_groups(shown: Survey) -> list[list[list[TargetLayer]]]:
     """Return for each block its target layers, those that get the same tensor together, in the order they are called.
 
     Raises
     ------
     CellError
-        The model calls its blocks in another order, or does more between them than to hand on hidden states: a block
-        run on its own does not give what the next one is called with. Or a target layer is not called at all.
+        Hidden states are not finite, or a layer is called more than once in a run of its block.
     """
     found = []
-    calls = calls_of(problem, problem.calibration[0][:1], keep_all=True)
-    for index, (block, call) in enumerate(zip(problem.blocks, calls, strict=True)):
-        groups: dict[tuple[object, ...], list[TargetLayer]] = {}
-        keep: list[Tensor] = []  # an address may be used again once its tensor is gone
-
-        def note(
-            layer: TargetLayer,
-            x: Tensor,
-            keep: list[Tensor] = keep,
-            groups: dict[tuple[object, ...], list[TargetLayer]] = groups,
-        ) -> None:
-            keep.append(x)
-            # Layers on other levels (a first layer that keeps 8 bits) are solved apart.
-            key = (id(x), *input_key(layer.module), layer.grid.levels, layer.grid.group_size)
-            groups.setdefault(key, []).append(layer)
-
-        with ExitStack() as stack:
-            for layer in block.layers:
-                handle = layer.module.register_forward_pre_hook(
-                    lambda _, args, layer=layer, note=note: note(layer, args[0])
-                )
-                stack.callback(handle.remove)
-            output = run(block.module, call.hidden, call.rest)
-        if not torch.isfinite(output).all():
+    for index, (seen, finite) in enumerate(zip(shown.seen, shown.finite, strict=True)):
+        if not finite:
             raise CellError(f"block {index} gives NaN or infinite hidden states on the calibration data")
-        if index + 1 < len(calls) and not torch.allclose(output, calls[index + 1].hidden, rtol=1e-3, atol=1e-5):
-            raise CellError(f"the model changes the hidden states between its blocks {index} and {index + 1}")
-        called = {layer.name for group in groups.values() for layer in group}
-        idle = [layer.name for layer in block.layers if layer.name not in called]
-        if idle:
-            raise CellError(f"layer {idle[0]!r} is never called, though its block runs: its inputs cannot be seen")
+        names = [layer.name for layer, _ in seen]
+        often = [name for name in names if names.count(name) > 1]
+        if often:
+            raise CellError(f"layer {often[0]!r} is called more than once when its block runs: it has no single input")
+        groups: dict[tuple[object, ...], list[TargetLayer]] = {}
+        for layer, given in seen:
+            # Layers on other levels (a first layer that keeps 8 bits) are solved apart.
+            key = (given, *input_key(layer.module), layer.grid.levels, layer.grid.group_size)
+            groups.setdefault(key, []).append(layer)
         found.append(list(groups.values()))
     return found
 
@@ -146,28 +121,26 @@ def input_groups_of(problem: Problem) -> list[list[list[TargetLayer]]]:
 def _stages(
     block: Block,
     members: list[list[TargetLayer]],
-    hidden: list[Tensor],
+    calls: list[Call],
     targets: list[list[Tensor]] | None,
-    arguments: list[Rest],
     *,
     keep_inputs: bool,
 ) -> list[Stage]:
     sums: list[list[Tensor]] = [[] for _ in members]
     kept: list[Inputs] = [Inputs([], []) for _ in members]
     counts = [0] * len(members)
-    for batch, (x, rest) in enumerate(zip(hidden, arguments, strict=True)):
-        seen = _inputs(block, members, x, rest)
+    for batch, call in enumerate(calls):
+        seen = _inputs(block, members, call)
         for index, (group, given) in enumerate(zip(members, seen, strict=True)):
             module = group[0].module
             wanted = given if targets is None else targets[batch][index]
-            columns = input_columns(module, given)
-            counts[index] += columns.shape[1]
-            products = [moments(columns, columns)]
-            if targets is not None:
-                full = input_columns(module, wanted)
-                products += [moments(full, columns), moments(full, full)]
-            old = sums[index]
-            sums[index] = [total.add_(part) for total, part in zip(old, products, strict=True)] if old else products
+            for columns, full in zip(column_pieces(module, given), column_pieces(module, wanted), strict=True):
+                counts[index] += columns.shape[1]
+                products = [moments(columns, columns)]
+                if targets is not None:
+                    products += [moments(full, columns), moments(full, full)]
+                old = sums[index]
+                sums[index] = [total.add_(part) for total, part in zip(old, products, strict=True)] if old else products
             if keep_inputs:
                 kept[index].seen.append(given)
                 kept[index].full.append(wanted)
@@ -178,15 +151,20 @@ def _stages(
     return merge([Stage((tuple(group),), gram) for group, gram in zip(members, grams, strict=True)])
 
 
-def _observed(block: Block, groups: list[list[TargetLayer]], hidden: Tensor, rest: Rest) -> tuple[list[Tensor], Tensor]:
-    """Run a block; return the input of each group of layers and the block's output."""
-    seen: dict[nn.Module, Tensor] = {}
-    with _watched(groups, lambda called, x: seen.update({called: x})):
-        output = run(block.module, hidden, rest)
-    return [seen[group[0].module] for group in groups], output
+def _noted(
+    block: Block, groups: list[list[TargetLayer]], calls: list[Call], inputs: list[list[Tensor]] | None
+) -> Iterator[Any]:
+    """Run a block on each call and yield what it returns; put the input of each group of layers into `inputs`."""
+    for call in calls:
+        seen: dict[nn.Module, Tensor] = {}
+        with _watched([] if inputs is None else groups, seen.__setitem__):
+            output = whole_output(block.module, call)
+        if inputs is not None:
+            inputs.append([seen[group[0].module] for group in groups])
+        yield output
 
 
-def _inputs(block: Block, groups: list[list[TargetLayer]], hidden: Tensor, rest: Rest) -> list[Tensor]:
+def _inputs(block: Block, groups: list[list[TargetLayer]], call: Call) -> list[Tensor]:
     """Run a block no further than is needed; return the input of each group of layers.
 
     The layers behind the last group are most of the block's work where the group is an early one.
@@ -199,7 +177,7 @@ def _inputs(block: Block, groups: list[list[TargetLayer]], hidden: Tensor, rest:
             raise _AllSeenError
 
     with _watched(groups, note), suppress(_AllSeenError):
-        run(block.module, hidden, rest)
+        whole_output(block.module, call)
     return [seen[group[0].module] for group in groups]
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from qbench.methods.matrices import (
+    column_pieces,
     from_matrix,
     input_columns,
     input_groups,
@@ -68,8 +69,22 @@ def test_other_layers_are_none() -> None:
         nn.Conv1d(2, 2, 1),
         nn.ConvTranspose2d(2, 2, 1),
         nn.Conv3d(2, 2, 1),
+        nn.MultiheadAttention(4, 2).out_proj,  # its weight is used, and it is never called
     ):
         assert not is_matrix_layer(other)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("largest", [1, 600, 2**20])
+def test_pieces_are_the_columns_cut(kind: str, largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer, x = LAYERS[kind]()
+    monkeypatch.setattr("qbench.methods.matrices._PIECE", largest)
+    pieces = list(column_pieces(layer, x))
+    assert torch.equal(torch.cat(pieces, dim=1), input_columns(layer, x))
+    images = len(x) if isinstance(layer, nn.Conv2d) else 1
+    assert len(pieces) == (images if largest == 1 else 1 if largest == 2**20 else len(pieces))
 
 
 def test_layers_share_columns_only_where_kernels_are_laid_alike() -> None:

@@ -178,10 +178,28 @@ def test_full_precision_hessians(make_problem: MakeProblem) -> None:
         assert_moments(hessian, expected[name], expected[name])
 
 
-def test_a_model_that_does_more_between_its_blocks_is_refused(make_problem: MakeProblem) -> None:
+def test_what_a_block_s_own_hook_does_to_its_input_is_done_once(make_problem: MakeProblem) -> None:
     problem = make_problem()
     problem.blocks[1].module.register_forward_pre_hook(lambda _, args: (args[0] * 2, *args[1:]))
-    with pytest.raises(CellError, match=r"^the model changes the hidden states between its blocks 0 and 1$"):
+    expected = inputs_of(problem.model, problem.calibration)
+    for name, hessian in full_precision_hessians(problem).items():
+        assert_moments(hessian, expected[name], expected[name])
+
+
+def test_a_block_that_knows_what_ran_before_it_is_refused(make_problem: MakeProblem) -> None:
+    problem = make_problem()
+    runs: list[int] = []
+    problem.blocks[1].module.register_forward_hook(lambda _, args, output: output * len(runs) if runs else None)
+    problem.blocks[0].module.register_forward_hook(lambda *_: runs.append(1))
+    with pytest.raises(CellError, match=r"^block 1 gives other hidden states on its own than in the model$"):
+        full_precision_hessians(problem)
+
+
+def test_a_layer_that_is_called_twice_in_its_block_is_named(make_problem: MakeProblem) -> None:
+    problem = make_problem()
+    mlp = problem.blocks[0].module.mlp
+    mlp.forward = lambda x: mlp.down_proj(mlp.gate_proj(x) * mlp.gate_proj(mlp.down_proj(mlp.up_proj(x))))
+    with pytest.raises(CellError, match=r"^layer '.*gate_proj' is called more than once when its block runs: it has n"):
         full_precision_hessians(problem)
 
 
