@@ -10,6 +10,8 @@ from qbench.conformance.surroundings import one_thread, seeded, settings_kept
 from qbench.conformance.trial import Trial
 from qbench.methods.base import Method
 
+OTHERS = ("ones", "silent", "images", "folded", "cuda")
+
 
 def check(method: Method) -> Report:
     """Try the contract on a method, on every kind of grid that it does not refuse.
@@ -29,7 +31,7 @@ def check(method: Method) -> Report:
     if not taken:
         return Report("method", method.name, (Row("takes a grid", "failed", f"it refuses all: {trials[0].refusal}"),))
     taken[0].is_first = True
-    others = [Trial(method, taken[0].grid_kind, kind, taken[0]) for kind in ("ones", "silent", "cuda")]
+    others = [Trial(method, taken[0].grid_kind, kind, taken[0]) for kind in OTHERS]
     with settings_kept(), one_thread(), seeded(0):
         rows = judge(SOLUTIONS, [*trials, *others], type(method), str)
     refused = [f"{trial.grid_kind.name} refused: {trial.refusal}" for trial in trials if trial.refusal is not None]

@@ -12,6 +12,8 @@ from qbench.conformance.contract import BrokenError, MissingError, Property, Una
 from qbench.conformance.deployment import require_identity, require_round_trip
 from qbench.conformance.surroundings import settings_kept
 from qbench.conformance.trial import Trial
+from qbench.methods.batch_norm import batch_norms, recalibrate
+from qbench.methods.problem import Problem, Solution
 from qbench.quant.block_grid import BlockGrid
 from qbench.quantizers.layout import zero_points_fit
 
@@ -184,6 +186,58 @@ def on_cuda(trial: Trial) -> None:
     sound(trial)
 
 
+def works_with_batch_norm(trial: Trial) -> None:
+    """Make sure that convolutions are solved, and compute with batch norms as they are and with others' statistics."""
+    sound(trial)
+    problem = trial.problem()
+    _deploy(problem, trial.solution)
+    _require_finite(problem, "kept")
+    recalibrate(problem.model, problem.forward, problem.calibration)
+    _require_finite(problem, "recalibrated")
+
+
+def works_with_folded_batch_norm(trial: Trial) -> None:
+    """Make sure that convolutions whose batch norms are folded are solved, and compute."""
+    sound(trial)
+    problem = trial.problem()
+    _deploy(problem, trial.solution)
+    _require_finite(problem, "folded")
+
+
+@torch.no_grad()
+def _deploy(problem: Problem, solution: Solution) -> None:
+    for layer in problem.layers:
+        layer.write(solution.layers[layer.name].weight())
+    buffers = dict(problem.model.named_buffers())
+    for name, value in solution.statistics.items():
+        if name in buffers and buffers[name].shape == value.shape:  # otherwise there is a property that says so
+            buffers[name].copy_(value)
+
+
+@torch.no_grad()
+def _require_finite(problem: Problem, how: str) -> None:
+    found = problem.forward(problem.model.eval(), problem.calibration[0])
+    if not (isinstance(found, Tensor) and torch.isfinite(found).all()):
+        raise BrokenError(f"with its codes and batch norms {how} the model gives logits that are not finite")
+
+
+def statistics_are_of_batch_norms(trial: Trial) -> None:
+    """Make sure that statistics are finite ones of batch norms, with variances that are not negative."""
+    norms = batch_norms(trial.outcome.problem.model)
+    allowed = {
+        f"{name}.{buffer}": value for name, norm in norms.items() for buffer, value in norm.named_buffers(recurse=False)
+    }
+    for name, value in trial.solution.statistics.items():
+        if name not in allowed:
+            told = ", ".join(sorted(norms)) or "none: the model has no batch norm"
+            raise BrokenError(f"it gives statistics {name!r} (allowed: those of {told})")
+        if not isinstance(value, Tensor) or value.shape != allowed[name].shape:
+            seen = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise BrokenError(f"the statistics {name!r} are {seen} (allowed: a tensor of {tuple(allowed[name].shape)})")
+        if not torch.isfinite(value).all() or (name.endswith("running_var") and (value < 0).any()):
+            raise BrokenError(f"the statistics {name!r} are not finite, or are a negative variance")
+
+
 def options_survive_json(trial: Trial) -> None:
     """Make sure that options written as JSON and read again are the same."""
     require_round_trip(trial.method)
@@ -223,6 +277,9 @@ SOLUTIONS: tuple[Property[Trial], ...] = (
     Property("numbers are plain", numbers_are_plain, _of_kind("grid")),
     Property("works with batches of one", sound, _of_kind("ones")),
     Property("copes with inputs that are all 0", sound, _of_kind("silent")),
+    Property("works with batch norm, kept and recalibrated", works_with_batch_norm, _of_kind("images")),
+    Property("works with batch norm folded", works_with_folded_batch_norm, _of_kind("folded")),
+    Property("statistics are those of batch norms", statistics_are_of_batch_norms, lambda trial: trial.kind != "cuda"),
     Property("works on a CUDA device", on_cuda, _of_kind("cuda")),
     Property("options survive JSON", options_survive_json, _first),
     Property("version and sources are declared", identity_is_declared, _first),

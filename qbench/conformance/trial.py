@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from qbench.conformance import tiny_images
 from qbench.conformance.blame import told
 from qbench.conformance.contract import MissingError, UnableError
 from qbench.conformance.grids import GridKind
@@ -29,7 +30,7 @@ class Trial:
         The kind of grid.
     kind : str
         ``grid``: an ordinary problem; ``ones``: all batches hold one sample; ``silent``: all inputs are 0; ``cuda``: on
-        a CUDA device.
+        a CUDA device; ``images``: convolutions with batch norm; ``folded``: the same with batch norms folded.
     plain : Trial, optional
         The ordinary trial on the same grid, where this is of another kind.
 
@@ -66,14 +67,20 @@ class Trial:
         """Solve a problem of its own, after seeding all generators as a run does."""
         if self.refusal is not None:
             raise UnableError(f"refused: {self.refusal}")
-        problem = make_problem(
-            self.grid_kind.quantizer,
-            self.grid_kind.bits,
+        return Outcome(self.method, self.problem())
+
+    def problem(self) -> Problem:
+        """Return the problem as the method is given it."""
+        quantizer, bits = self.grid_kind.quantizer, self.grid_kind.bits
+        if self.kind in ("images", "folded"):
+            return tiny_images.make_problem(quantizer, bits, folded=self.kind == "folded")
+        return make_problem(
+            quantizer,
+            bits,
             silent=self.kind == "silent",
             device="cuda" if self.kind == "cuda" else "cpu",
             batches=(1, 1, 1) if self.kind == "ones" else (4, 3),
         )
-        return Outcome(self.method, problem)
 
     @property
     def solution(self) -> Solution:

@@ -23,6 +23,7 @@ from qbench.methods.rtn import RoundToNearest
 from qbench.quant.levels import Codebook
 from qbench.spec import Spec
 
+WITH_BATCH_NORM, FOLDED = "works with batch norm, kept and recalibrated", "works with batch norm folded"
 NOT_TRIED = {"works on a CUDA device", "time"}
 
 
@@ -128,7 +129,7 @@ class SpoilsCalibration(Nearest):
 class SpoilsTheEmbedding(Nearest):
     def solve(self, problem: Problem) -> Solution:
         with torch.no_grad():
-            problem.model.get_parameter("embedding.weight").mul_(2).add_(1)
+            next(problem.model.parameters()).mul_(2).add_(1)
         return super().solve(problem)
 
 
@@ -182,9 +183,40 @@ class NeedsTwoSamples(Nearest):
 
 class DividesByTheInput(Nearest):
     def solve(self, problem: Problem) -> Solution:
-        inputs = problem.model.get_parameter("embedding.weight").detach()
+        inputs = next(problem.model.parameters()).detach()
         share = float((inputs / inputs.abs().max()).max())
         return changed(super().solve(problem), lambda layer: replace(layer, codes=layer.codes * (share / share)))
+
+
+class NeedsTokens(Nearest):
+    def solve(self, problem: Problem) -> Solution:
+        if problem.calibration[0].is_floating_point():
+            raise TypeError("tokens are whole numbers")
+        return super().solve(problem)
+
+
+class NeedsTensorsToTrain(Nearest):
+    def solve(self, problem: Problem) -> Solution:
+        assert next(problem.train_batches(2, 0)).shape[0] == 2
+        return super().solve(problem)
+
+
+class NeedsBatchNorm(Nearest):
+    def solve(self, problem: Problem) -> Solution:
+        if len(problem.blocks) == 3:  # the one of images
+            next(one for one in problem.model.modules() if isinstance(one, torch.nn.BatchNorm2d))
+        return super().solve(problem)
+
+
+class StatisticsOfNothing(Nearest):
+    def solve(self, problem: Problem) -> Solution:
+        return replace(super().solve(problem), statistics={"embedding.running_mean": torch.zeros(8)})
+
+
+class NegativeVariance(Nearest):
+    def solve(self, problem: Problem) -> Solution:
+        variances = {name: -value for name, value in problem.model.named_buffers() if "running_var" in name}
+        return replace(super().solve(problem), statistics=variances)
 
 
 class ForgetsItsShare(Nearest):
@@ -225,6 +257,11 @@ BROKEN: dict[type[Method], set[str]] = {
     TracesWords: {"numbers are plain"},
     NeedsTwoSamples: {"works with batches of one"},
     DividesByTheInput: {"copes with inputs that are all 0"},
+    NeedsTokens: {WITH_BATCH_NORM, FOLDED},
+    NeedsTensorsToTrain: {WITH_BATCH_NORM, FOLDED},
+    NeedsBatchNorm: {FOLDED},
+    StatisticsOfNothing: {"statistics are those of batch norms"},
+    NegativeVariance: {WITH_BATCH_NORM, "statistics are those of batch norms"},
     ForgetsItsShare: {"options survive JSON"},
     VersionZero: {"version and sources are declared"},
 }
@@ -275,6 +312,8 @@ def test_one_fault_does_not_keep_the_rest_from_being_tried() -> None:
         (SwitchesGradientsOff, "it changed the gradient mode of the process"),
         (IsWorseAndSaysSo, "has an objective of 0.2 (allowed: 0.1, rounding to nearest)"),
         (CountsInWords, "train_steps is 'many' (allowed: a whole number from 0 on)"),
+        (NeedsBatchNorm, "StopIteration"),
+        (StatisticsOfNothing, "'embedding.running_mean' (allowed: those of none: the model has no batch norm)"),
         (DetailsOfNaN, "has the drift nan (allowed: a finite number)"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
