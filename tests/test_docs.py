@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from qbench.methods.base import Method
 from qbench.methods.fine_tune import FineTuning
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.quantizers.base import IntegerQuantizer, Quantizer
@@ -38,6 +39,8 @@ OF_QUANTIZERS = sections_of((DOCS / "quantizers.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_option_of_a_method_is_explained(name: str) -> None:
     fields = set(METHODS.get(name).model_fields) - {"name"}
+    assert options_in(SECTIONS["Batch norm"]) == set(Method.model_fields) - {"name"}
+    fields -= set(Method.model_fields)
     if name == "lsq":
         fields -= set(StraightThroughQAT.model_fields)
     missing = {field for field in fields if f"`{field}`" not in SECTIONS[name]}
