@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -134,10 +135,11 @@ def _stages(
         for index, (group, given) in enumerate(zip(members, seen, strict=True)):
             module = group[0].module
             wanted = given if targets is None else targets[batch][index]
-            for columns, full in zip(column_pieces(module, given), column_pieces(module, wanted), strict=True):
+            full_pieces = repeat(None) if targets is None else column_pieces(module, wanted)
+            for columns, full in zip(column_pieces(module, given), full_pieces, strict=False):
                 counts[index] += columns.shape[1]
                 products = [moments(columns, columns)]
-                if targets is not None:
+                if full is not None:
                     products += [moments(full, columns), moments(full, full)]
                 old = sums[index]
                 sums[index] = [total.add_(part) for total, part in zip(old, products, strict=True)] if old else products
