@@ -60,7 +60,7 @@ def test_from_file_to_cells(load: Callable[..., Suite], tmp_path: Path) -> None:
             "act_order: false",
             "actorder: false",
             "real.yaml:10: `matrix.methods[1].actorder`: unknown option 'actorder' of gptq: did you mean 'act_order'? "
-            "(allowed: act_order, block_size, cd_sweeps, group_scales, inputs, percdamp, true_sequential)",
+            "(allowed: act_order, block_size, bn, cd_sweeps, group_scales, inputs, percdamp, true_sequential)",
         ),
         (
             "{per_group: 64}",
