@@ -11,32 +11,35 @@ from qbench.cli import options
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command(epilog="Examples:  qbench fetch   |   qbench fetch shakespeare")(fetch)
+    app.command(epilog="Examples:  qbench fetch   |   qbench fetch fashion_mnist")(fetch)
 
 
 def fetch(
-    names: Annotated[list[str] | None, typer.Argument(help="Assets; all when left out.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Assets; all but the large ones when left out.")] = None,
     json: options.JsonOption = False,
 ) -> None:
     """Download assets, verify them by sha256, and build the text corpus; what is there already is left alone.
+
+    Large image sets are fetched only when they are named, or when a suite that uses them is run: fashion_mnist and
+    cifar10. `qbench list assets` tells what each asset is.
 
     The cache folder is that of the platform, or what the environment variable QBENCH_CACHE names.
     """
     from qbench.tasks import assets, corpus
 
-    wanted = names or list(assets.manifest())
+    wanted = names or [name for name, asset in assets.manifest().items() if not asset.by_name]
     for name in wanted:
         assets.asset(name)
     console = options.console()
+    found, built = {}, {}
     with console.status("fetching") as status:
         for name in wanted:
             status.update(f"fetching {name}")
-            assets.fetch(name)
-        built = {}
+            found[name] = str(assets.fetch(name))
         if set(corpus.SOURCES) <= set(wanted):
             status.update("cleaning and splitting the texts")
             built = {split: str(corpus.split_path(split)) for split in corpus.build()}
     if json:
-        options.print_json({"assets": {name: str(assets.asset_path(name)) for name in wanted}, "corpus": built})
+        options.print_json({"assets": found, "corpus": built})
     else:
-        typer.echo(f"{len(wanted)} assets are in {assets.cache_folder()}")
+        typer.echo(f"{len(found)} assets are in {assets.cache_folder()}")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -24,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from qbench import atomic
 from qbench.errors import AssetError, UnknownNameError
+from qbench.tasks.asset_downloads import DownloadError, from_debian_or_torchvision, from_package_index, from_url
+from qbench.tasks.image_idx import gunzip
 
 
 class PackageSource(BaseModel):
@@ -38,8 +38,43 @@ class PackageSource(BaseModel):
     pip_options: tuple[str, ...] = ()
 
 
+class UrlSource(BaseModel):
+    """One archive on a site of its own, pinned by hash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    sha256: str
+    members: str
+
+
+class DebianSource(BaseModel):
+    """Gzipped files that a Debian package installs and torchvision knows mirrors of; what they hold is pinned by hash.
+
+    The bytes of the gzip files themselves differ between the two, by the name and the time in their heads.
+
+    Attributes
+    ----------
+    debian : str
+        The package.
+    folder : Path
+        Where it installs the files.
+    torchvision : str
+        The data set's class in ``torchvision.datasets``.
+    files : dict of str to str
+        Names without ``.gz``, with the sha256 of the decompressed content.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    debian: str
+    folder: Path
+    torchvision: str
+    files: dict[str, str]
+
+
 class Asset(BaseModel):
-    """A file from outside, with its licence.
+    """A file from outside, or a few that go together, with its licence.
 
     Attributes
     ----------
@@ -47,7 +82,9 @@ class Asset(BaseModel):
         One line for people.
     licence : str
         The licence of the content that qbench reads.
-    source : PackageSource
+    by_name : bool
+        Whether it is large, and fetched only when it is named or a suite that uses it is run.
+    source : PackageSource, UrlSource or DebianSource
         Where it comes from, and its hash.
     """
 
@@ -55,7 +92,8 @@ class Asset(BaseModel):
 
     about: str
     licence: str
-    source: PackageSource
+    by_name: bool = False
+    source: PackageSource | UrlSource | DebianSource
 
 
 @cache
@@ -79,25 +117,47 @@ def asset(name: str) -> Asset:
 
 
 def asset_path(name: str) -> Path:
-    """Return where the file of an asset is kept, whether or not it is there yet."""
+    """Return where the file of an asset, or the folder of its files, is kept in the cache, if it is there or not."""
+    source, folder = asset(name).source, cache_folder() / "assets"
+    if isinstance(source, PackageSource):
+        return folder / f"{source.package}-{source.version}-{source.sha256[:12]}"
+    return folder / (name if isinstance(source, DebianSource) else f"{name}-{source.sha256[:12]}")
+
+
+def pinned_sha256(name: str) -> str:
+    """Return the hash that an asset's file must have; of several files, that of the list of their hashes."""
     source = asset(name).source
-    return cache_folder() / "assets" / f"{source.package}-{source.version}-{source.sha256[:12]}"
+    if isinstance(source, DebianSource):
+        return sha256_text("".join(f"{sha256}  {file}\n" for file, sha256 in sorted(source.files.items())))
+    return source.sha256
 
 
-def require(name: str) -> Path:
-    """Return the verified file of an asset.
+def find(name: str) -> Path:
+    """Return where an asset lies, in the cache or where its Debian package installs it; its bytes are not looked at.
 
     Raises
     ------
     AssetError
-        The file is not in the cache (the message names the command that brings it), or its bytes are not the pinned
+        It is not on this machine; the message names the command that brings it.
+    """
+    path = _found(name)
+    if path is None:
+        raise AssetError(
+            f"asset {name!r} is not in the cache ({asset_path(name).parent}): run `qbench fetch {name}` with a network"
+        )
+    return path
+
+
+def require(name: str) -> Path:
+    """Return the verified file (or folder of files) of an asset.
+
+    Raises
+    ------
+    AssetError
+        It is not on this machine (the message names the command that brings it), or its bytes are not the pinned
         ones.
     """
-    path = asset_path(name)
-    if not path.exists():
-        raise AssetError(
-            f"asset {name!r} is not in the cache ({path.parent}): run `qbench fetch {name}` with a network"
-        )
+    path = find(name)
     _verify(name, path)
     return path
 
@@ -108,46 +168,64 @@ def fetch(name: str) -> Path:
     Raises
     ------
     AssetError
-        pip could not bring the file, or its bytes are not the pinned ones.
+        It could not be brought, or its bytes are not the pinned ones.
     """
-    path = asset_path(name)
-    if path.exists():
-        _verify(name, path)
-        return path
+    found, path = _found(name), asset_path(name)
+    if found is not None:
+        _verify(name, found)
+        return found
     source = asset(name).source
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        pins = Path(folder) / "requirements.txt"
-        pins.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        command += ["--require-hashes", "--requirement", str(pins), "--dest", folder, *source.pip_options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        files = [file for file in Path(folder).iterdir() if file != pins]
-        if done.returncode != 0 or len(files) != 1:
-            said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            reason = said[-1].removeprefix("ERROR: ") if said else f"pip ended with {done.returncode}"
+        try:
+            if isinstance(source, PackageSource):
+                brought = from_package_index(source.package, source.version, source.sha256, source.pip_options, folder)
+            elif isinstance(source, UrlSource):
+                brought = from_url(source.url, folder)
+            else:
+                brought = from_debian_or_torchvision(source.debian, source.torchvision, source.files, folder)
+        except DownloadError as error:
             raise AssetError(
-                f"asset {name!r} is not in the cache ({path.parent}), and {source.package}=={source.version} could not "
-                f"be downloaded ({reason}): run `qbench fetch` with a network"
-            )
-        _verify(name, files[0])
-        files[0].replace(path)
+                f"asset {name!r} is not in the cache ({path.parent}), and {error}: "
+                f"run `qbench fetch {name}` with a network"
+            ) from error
+        _verify(name, brought)  # before it has its name
+        try:
+            brought.replace(path)
+        except OSError as error:
+            if not path.is_dir():
+                raise
+            # A folder that is there is not replaced: another process was quicker, or a file was taken out of it.
+            if _found(name) != path:
+                raise AssetError(
+                    f"asset {name!r}: {path} lacks files: remove it and run `qbench fetch {name}`"
+                ) from error
     return path
 
 
 def read_members(name: str) -> Iterator[tuple[str, bytes]]:
-    """Yield (member name, content) of the members an asset names, in the order of their names."""
-    pattern, path = asset(name).source.members, require(name)
+    """Yield (member name, verified content) of what an asset has for qbench, in the order of their names.
+
+    Raises
+    ------
+    AssetError
+        It is not on this machine, or its bytes are not the pinned ones.
+    """
+    source = asset(name).source
+    if isinstance(source, DebianSource):
+        yield from _read_files(name, source, find(name))
+        return
+    path = require(name)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            for member in sorted(fnmatch.filter(archive.namelist(), pattern)):
+            for member in sorted(fnmatch.filter(archive.namelist(), source.members)):
                 yield member, archive.read(member)
         return
     with tarfile.open(path) as archive:
-        for member in sorted(fnmatch.filter(archive.getnames(), pattern)):
-            file = archive.extractfile(member)
-            if file is not None:
-                yield member, file.read()
+        # Read as they come: to go back in a compressed file is to decompress it again.
+        chosen = (one for one in archive if one.isfile() and fnmatch.fnmatch(one.name, source.members))
+        read = {one.name: file.read() for one in chosen if (file := archive.extractfile(one)) is not None}
+    yield from sorted(read.items())
 
 
 def sha256_text(text: str) -> str:
@@ -155,9 +233,39 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _found(name: str) -> Path | None:
+    source, kept = asset(name).source, asset_path(name)
+    if not isinstance(source, DebianSource):
+        return kept if kept.exists() else None
+    whole = (
+        folder for folder in (kept, source.folder) if all((folder / f"{file}.gz").exists() for file in source.files)
+    )
+    return next(whole, None)
+
+
 def _verify(name: str, path: Path) -> None:
-    found, pinned = atomic.sha256_file(path), asset(name).source.sha256
-    if found != pinned:
-        raise AssetError(
-            f"asset {name!r}: {path} has sha256 {found}, pinned is {pinned}: remove it and run `qbench fetch {name}`"
-        )
+    source = asset(name).source
+    if isinstance(source, DebianSource):
+        for _ in _read_files(name, source, path):
+            pass
+    else:
+        _compare(name, path, atomic.sha256_file(path), source.sha256)
+
+
+def _read_files(name: str, source: DebianSource, folder: Path) -> Iterator[tuple[str, bytes]]:
+    for file, pinned in sorted(source.files.items()):
+        path = folder / f"{file}.gz"
+        content = gunzip(path.read_bytes(), str(path))
+        _compare(name, path, hashlib.sha256(content).hexdigest(), pinned)
+        yield file, content
+
+
+def _compare(name: str, path: Path, found: str, pinned: str) -> None:
+    if found == pinned:
+        return
+    kept = asset_path(name)
+    if kept in (path, path.parent):
+        advice = f"remove it and run `qbench fetch {name}`"
+    else:
+        advice = "it was not kept" if kept.parent in path.parents else "install its package again"
+    raise AssetError(f"asset {name!r}: {path} has sha256 {found}, pinned is {pinned}: {advice}")
