@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -109,7 +109,7 @@ def mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def stream(
     data: LabelledImages,
-    normalise: Normalisation,
+    normalise: Callable[[Tensor], Tensor],
     batch_size: int,
     seed: int,
     *,
@@ -123,8 +123,8 @@ def stream(
     ----------
     data : LabelledImages
         The training split.
-    normalise : Normalisation
-        Applied last, so that what shifts in is black.
+    normalise : callable
+        From uint8 pixels to what a model takes; applied last, so that what shifts in is black.
     batch_size : int
         Images a batch; the last, shorter batch of an epoch is left out.
     seed : int

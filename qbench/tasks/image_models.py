@@ -271,7 +271,20 @@ def _mlp(options: Mlp, channels: int, size: int, classes: int) -> nn.Sequential:
 
 
 def load_classifier(architecture: Architecture, channels: int, size: int, classes: int, weights: Path) -> nn.Sequential:
-    """Return a classifier in float32 with the weights of a checkpoint; see `build_classifier`."""
+    """Return a classifier in float32 with the weights of a checkpoint.
+
+    Parameters
+    ----------
+    architecture, channels, size, classes
+        See `build_classifier`.
+    weights : Path
+        What `checkpoint_state` gave, as safetensors.
+
+    Raises
+    ------
+    ValueError
+        They are those of another architecture.
+    """
     with torch.random.fork_rng(devices=[]):
         model = build_classifier(architecture, channels, size, classes)
     state = {name: tensor.float() for name, tensor in load_file(weights).items()}

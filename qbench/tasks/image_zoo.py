@@ -18,6 +18,8 @@ class ResNet(_Part):
 
     Attributes
     ----------
+    kind : str
+        ``resnet``.
     blocks_per_stage : int
         Two convolutions each: 1 is ResNet-8, 3 is ResNet-20.
     width : int
@@ -37,6 +39,8 @@ class MobileNet(_Part):
 
     Attributes
     ----------
+    kind : str
+        ``mobilenet``.
     width, last : int
         Channels of the stem, which halves the size, and of the 1x1 convolution before the head.
     expansion : int
@@ -57,6 +61,8 @@ class VisionTransformer(_Part):
 
     Attributes
     ----------
+    kind : str
+        ``vit``.
     patch, width, layers, heads, hidden : int
         Side of a patch, features of a token, encoder blocks, attention heads, features inside the perceptrons.
     """
@@ -74,6 +80,8 @@ class Mlp(_Part):
 
     Attributes
     ----------
+    kind : str
+        ``mlp``.
     hidden : tuple of int
         Features of the hidden layers.
     """
