@@ -300,6 +300,7 @@ MODELS = Registry(
         "mlp-mnist": "qbench.tasks.image_classifier:ZooClassifier",
         "mobilenet-mnist": "qbench.tasks.image_classifier:ZooClassifier",
         "resnet20-mnist": "qbench.tasks.image_classifier:ZooClassifier",
+        "resnet8-fashion": "qbench.tasks.image_classifier:ZooClassifier",
         "resnet8-mnist": "qbench.tasks.image_classifier:ZooClassifier",
         "resnet8nobn-mnist": "qbench.tasks.image_classifier:ZooClassifier",
         "torchvision": "qbench.tasks.torchvision_classifier:TorchvisionClassifier",

@@ -31,7 +31,20 @@ class ImageModelSpec(Spec):
 
     sources: ClassVar[tuple[str, ...]] = tuple(
         f"qbench.tasks.{module}"
-        for module in ("evaluation", "image_data", "image_models", "image_splits", "image_task", "images")
+        for module in (
+            "evaluation",
+            "image_cifar",
+            "image_data",
+            "image_folder",
+            "image_idx",
+            "image_models",
+            "image_pixels",
+            "image_repository",
+            "image_source",
+            "image_splits",
+            "image_task",
+            "images",
+        )
     )
     metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
 

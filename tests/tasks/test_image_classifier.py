@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from qbench.methods.rtn import RoundToNearest as RTN
+from qbench.methods.rtn import RoundToNearest
 from qbench.registry import MODELS
 from qbench.tasks import zoo
 from qbench.tasks.image_classifier import ZooClassifier
@@ -25,12 +25,12 @@ def test_every_classifier_of_the_zoo_is_registered_and_measures_accuracy(name: s
 
 @pytest.mark.parametrize("bn", ["recalibrate", "fold"])
 def test_batch_norm_can_be_seen_to_only_where_there_is_some(bn: str) -> None:
-    method = RTN(name="rtn", bn=bn)  # type: ignore[arg-type]
+    method = RoundToNearest(name="rtn", bn=bn)  # type: ignore[arg-type]
     refused = {name: ZooClassifier(name=name).refuses_method(method) for name in CLASSIFIERS}
     normed = {"resnet8-mnist", "resnet20-mnist", "mobilenet-mnist"}
     assert {name for name, reason in refused.items() if reason is None and name.endswith("-mnist")} == normed
     assert refused["vit-mnist"] == f"vit-mnist has no batch norm: there is nothing to {bn}"
-    assert all(ZooClassifier(name=name).refuses_method(RTN(name="rtn")) is None for name in CLASSIFIERS)
+    assert all(ZooClassifier(name=name).refuses_method(RoundToNearest(name="rtn")) is None for name in CLASSIFIERS)
 
 
 def test_whether_a_model_has_batch_norm_is_what_its_modules_say() -> None:
@@ -38,7 +38,7 @@ def test_whether_a_model_has_batch_norm_is_what_its_modules_say() -> None:
 
     from qbench.tasks.image_models import build_classifier
 
-    method = RTN(name="rtn", bn="fold")
+    method = RoundToNearest(name="rtn", bn="fold")
     for name in CLASSIFIERS:
         model = build_classifier(zoo.classifier(name).architecture, 1, 8 if name == "mlp-digits" else 28, 10)
         has = any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
