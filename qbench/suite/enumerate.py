@@ -10,6 +10,7 @@ from qbench.suite.bounds import seed_range
 from qbench.suite.cell import Cell
 from qbench.suite.exclude import exclusion_reasons
 from qbench.suite.match import Place, cell_names, known_names, matches
+from qbench.suite.metrics import measured_by
 from qbench.suite.schema import Block, Suite
 
 _AXES = ("model", "quantizer", "bits", "method", "seed")
@@ -105,8 +106,10 @@ def _all_cells(suite: Suite, seeds: int | None) -> dict[Place, Cell]:
     return cells
 
 
-def _block_cells(block: Block, metrics: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[Cell]:
+def _block_cells(block: Block, asked: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[Cell]:
     for model in block.models:
+        measured = measured_by(model)
+        metrics = tuple(metric for metric in asked if metric in measured)
         for seed in seeds:
             yield Cell(model, None, None, None, seed, metrics)
             for method in block.methods:
@@ -157,15 +160,19 @@ def _order(suite: Suite) -> Callable[[Place], tuple[int, ...]]:
 
 
 def _impossible(cell: Cell) -> str | None:
-    """Return why a cell cannot be: no weights of its seed, no grid of its bits, a method that cannot use the grid."""
-    if (reason := _without_weights(cell)) is not None or cell.quantizer is None or cell.bits is None:
+    """Return why a cell cannot be: no weights of its seed, a method that its model or grid refuses, or no such grid."""
+    if (reason := _without_weights(cell)) is not None or cell.method is None:
         return reason
-    assert cell.method is not None
+    asked = cell.model
     try:
-        return cell.quantizer.refuses(cell.bits) or cell.method.refuses_grid(cell.quantizer)
+        reason = cell.model.refuses_method(cell.method)
+        if reason is None and cell.quantizer is not None and cell.bits is not None:
+            asked = cell.quantizer
+            reason = cell.quantizer.refuses(cell.bits) or cell.method.refuses_grid(cell.quantizer)
     except Exception as error:  # a plugin's own answer; the other cells have theirs
         said = " ".join(str(error).split())
-        return f"{cell.quantizer.name} or {cell.method.name} cannot say whether it fits: {type(error).__name__}: {said}"
+        return f"{asked.name} or {cell.method.name} cannot say whether it fits: {type(error).__name__}: {said}"
+    return reason
 
 
 def _without_weights(cell: Cell) -> str | None:

@@ -99,6 +99,8 @@ def _explain(details: ErrorDetails, model: type[BaseModel], owner: str) -> tuple
 
 def _is_echo(details: ErrorDetails, found: list[ErrorDetails]) -> bool:
     # pydantic does not count items that are wrong, and then calls the list too short as well.
+    if details["type"] == "default_factory_not_called":  # what it is made from is wrong, and that is told
+        return True
     loc = details["loc"]
     return details["type"] == "too_short" and any(other["loc"][: len(loc)] == loc != other["loc"] for other in found)
 

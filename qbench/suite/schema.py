@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -25,10 +25,9 @@ from qbench.errors import SuiteError
 from qbench.spec import Spec
 from qbench.suite.bounds import parse_bits, parse_seed, parse_seeds
 from qbench.suite.entry import resolve_entry
+from qbench.suite.metrics import Metric, all_measured, check_measured
 from qbench.suite.problems import problems, shown
 from qbench.suite.source import Source, YamlPath, show_path
-
-Metric = Literal["loss", "bits_per_byte", "next_sentence"]
 
 
 def _as_list(value: Any) -> Any:
@@ -124,6 +123,11 @@ class Exclusion(_Part):
     reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
+def _models_of(data: dict[str, Any]) -> list[Spec]:
+    """Return the models of a suite's validated fields, each once; none where its matrix is wrong."""
+    return list({model.label(): model for block in data.get("matrix", ()) for model in block.models}.values())
+
+
 class Suite(_Part):
     """A suite file, all entries resolved.
 
@@ -142,7 +146,8 @@ class Suite(_Part):
     exclude : tuple of Exclusion
         What is left out.
     metrics : tuple of str
-        What is measured in every cell.
+        What is measured: ``loss``; of language models ``bits_per_byte`` and ``next_sentence``; of image classifiers
+        ``accuracy``. A cell measures those that its model can. All that the suite's models can when left out.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -151,7 +156,9 @@ class Suite(_Part):
     presets: dict[str, dict[str, Any]] = {}
     matrix: Annotated[tuple[Block, ...], _NOT_EMPTY, _ONE_OR_MORE]
     exclude: tuple[Exclusion, ...] = ()
-    metrics: Annotated[tuple[Metric, ...], _NOT_EMPTY, _DISTINCT] = get_args(Metric)
+    metrics: Annotated[tuple[Metric, ...], _NOT_EMPTY, _DISTINCT] = Field(
+        default_factory=lambda data: all_measured(_models_of(data))
+    )
 
     _source: Source | None = PrivateAttr(default=None)
     _plugin_names: tuple[registry.Registered, ...] = PrivateAttr(default=())
@@ -186,3 +193,10 @@ class Suite(_Part):
         if isinstance(info.context, Source) and name != info.context.file.stem:
             raise ValueError(f"given {shown(name)} (allowed: the file's own name, {info.context.file.stem!r})")
         return name
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_measured(cls, metrics: tuple[Metric, ...], info: ValidationInfo) -> tuple[Metric, ...]:
+        if models := _models_of(info.data):
+            check_measured(metrics, models)
+        return metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import Field, field_validator
@@ -39,6 +39,17 @@ class Disk(Spec):
         return self.name
 
 
+class Speaker(Spec):
+    metrics: ClassVar[tuple[str, ...]] = ("loss", "bits_per_byte")
+
+
+class Seer(Spec):
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "loss", "colour")
+
+    def refuses_method(self, method: Spec) -> str | None:
+        return "a seer is not trained" if method.name in ("train", "warm") else None
+
+
 class Grid(Spec):
     granularity: Literal["per_tensor", "per_channel"] = "per_channel"
     clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
@@ -64,7 +75,7 @@ class Train(Spec):
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = {
-        "MODELS": ("model", {"zoo": Zoo, "single": Zoo, "odd": Zoo, "disk": Disk}),
+        "MODELS": ("model", {"zoo": Zoo, "single": Zoo, "odd": Zoo, "disk": Disk, "speaker": Speaker, "seer": Seer}),
         "QUANTIZERS": ("quantizer", {"grid": Grid, "other": Grid}),
         "METHODS": ("method", {"near": Near, "train": Train}),
     }

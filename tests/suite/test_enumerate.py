@@ -11,7 +11,7 @@ from qbench.errors import QBenchError
 from qbench.suite.enumerate import enumerate_cells, filter_cells
 from qbench.suite.schema import Block, Suite
 
-from .conftest import SUITE, Disk, Grid, Near, Train, Zoo
+from .conftest import SUITE, Disk, Grid, Near, Seer, Train, Zoo
 
 
 def labels(suite: Suite, seeds: int | None = None) -> list[str]:
@@ -111,6 +111,46 @@ def test_training_seeds_that_there_are_not(load: Callable[..., Suite], model: st
 
 def test_a_model_without_training_seeds_has_all(load: Callable[..., Suite]) -> None:
     assert not any(cell.skip for cell in enumerate_cells(load(SUITE.replace("[zoo]", "[disk]")), seeds=9))
+
+
+def test_a_cell_measures_what_its_model_can(load: Callable[..., Suite]) -> None:
+    suite = load(SUITE.replace("[zoo]", "[speaker, seer, disk]") + "metrics: [accuracy, bits_per_byte, loss]\n")
+    assert {cell.model.name: cell.metrics for cell in enumerate_cells(suite)} == {
+        "speaker": ("bits_per_byte", "loss"),
+        "seer": ("accuracy", "loss"),
+        "disk": ("accuracy", "bits_per_byte", "loss"),
+    }
+
+
+def test_a_method_that_a_model_refuses_is_skipped_with_its_control(
+    load: Callable[..., Suite], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Train, "control", lambda self: Near(name="warm"))
+    cells = enumerate_cells(load(SUITE.replace("[zoo]", "[seer, disk]").replace("seeds: 2", "seeds: 1")))
+    assert {cell.label(): cell.skip for cell in cells if cell.skip} == {
+        label: "a seer is not trained"
+        for label in ("seer/warm/s0", "seer/grid/4b/train[steps=10]/s0", "seer/grid/2b/train[steps=10]/s0")
+    }
+    assert "disk/warm/s0" in [cell.label() for cell in cells]
+
+
+@pytest.mark.parametrize("fault", ["model", "quantizer"])
+def test_an_answer_that_fails_costs_its_own_cells(
+    load: Callable[..., Suite], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def broken(self: object, asked: object) -> None:
+        raise KeyError("no\nanswer")
+
+    if fault == "model":
+        monkeypatch.setattr(Seer, "refuses_method", broken)
+    else:
+        monkeypatch.setattr(Grid, "refuses", broken)
+    cells = enumerate_cells(load(SUITE.replace("[zoo]", "[seer]").replace(", {name: train, steps: 10}", "")))
+    name = "seer" if fault == "model" else "grid"
+    assert {cell.is_fp: cell.skip for cell in cells} == {
+        True: None,
+        False: f"{name} or near cannot say whether it fits: KeyError: 'no\\nanswer'",
+    }
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,19 @@ def test_everything_is_resolved(load: Callable[..., Suite], tmp_path: Path) -> N
 def test_defaults(load: Callable[..., Suite]) -> None:
     suite = load()
     assert (suite.about, suite.exclude, suite.presets) == ("", (), {})
-    assert suite.metrics == ("loss", "bits_per_byte", "next_sentence")
+    assert suite.metrics == ("loss", "bits_per_byte", "next_sentence", "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("models", "metrics"),
+    [
+        ("[speaker]", ("loss", "bits_per_byte")),
+        ("[seer]", ("loss", "accuracy")),
+        ("[seer, speaker]", ("loss", "bits_per_byte", "accuracy")),
+    ],
+)
+def test_by_default_all_that_the_models_measure(load: Callable[..., Suite], models: str, metrics: tuple[str]) -> None:
+    assert load(SUITE.replace("[zoo]", models)).metrics == metrics
 
 
 def test_seeds_may_be_listed(load: Callable[..., Suite]) -> None:

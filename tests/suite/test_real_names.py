@@ -53,6 +53,18 @@ def test_from_file_to_cells(load: Callable[..., Suite], tmp_path: Path) -> None:
     assert len(filter_cells(cells, "method=fine_tune")) == 1 + 2
 
 
+def test_language_and_images_in_one_suite(load: Callable[..., Suite]) -> None:
+    text = (
+        "name: both\nmatrix:\n  models: [llama-1m, resnet8nobn-mnist]\n  quantizers: [mse]\n  bits: [2]\n"
+        "  methods: [rtn, {name: rtn, bn: recalibrate}]\n"
+    )
+    found = {cell.label(): cell for cell in enumerate_cells(load(text, "both.yaml"))}
+    assert found["llama-1m/fp/s0"].metrics == ("loss", "bits_per_byte", "next_sentence")
+    assert found["resnet8nobn-mnist/fp/s0"].metrics == ("loss", "accuracy")
+    skipped = found["resnet8nobn-mnist/mse[per_channel]/2b/rtn[bn=recalibrate]/s0"].skip
+    assert skipped == "resnet8nobn-mnist has no batch norm: there is nothing to recalibrate"
+
+
 @pytest.mark.parametrize(
     ("line", "instead", "message"),
     [

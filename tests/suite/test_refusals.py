@@ -94,7 +94,7 @@ LINES = {
         "[zoo]",
         "[{name: zo0}]",
         "s.yaml:3: `matrix.models[0].name`: unknown model 'zo0': did you mean 'zoo'? "
-        "(allowed: broken, disk, odd, single, zoo)",
+        "(allowed: broken, disk, odd, seer, single, speaker, zoo)",
     ),
     "a name that cannot be loaded": (
         "[grid]",
@@ -211,7 +211,7 @@ TAILS = {
     "unknown metric": (
         "metrics: [loss, bits_per_bit]",
         "s.yaml:8: `metrics[1]`: given 'bits_per_bit': did you mean 'bits_per_byte'? "
-        "(allowed: bits_per_byte, loss, next_sentence)",
+        "(allowed: accuracy, bits_per_byte, loss, next_sentence)",
     ),
     "metric twice": ("metrics: [loss, loss]", "s.yaml:8: `metrics[1]`: 'loss' is listed twice"),
     "no metrics": ("metrics: []", "s.yaml:8: `metrics`: given [] (allowed: at least one entry)"),
@@ -321,6 +321,31 @@ def test_a_matrix_that_is_none(refusal: Callable[..., str], matrix: str, message
     assert refusal(f"name: s\nmatrix: {matrix}\n") == message
 
 
+@pytest.mark.parametrize(
+    ("models", "metrics", "message"),
+    [
+        (
+            "[speaker]",
+            "[loss, accuracy]",
+            "s.yaml:8: `metrics[1]`: 'accuracy' is measured by no model of the suite (allowed: bits_per_byte, loss)",
+        ),
+        (
+            "[seer]",
+            "[next_sentence, bits_per_byte, loss]",
+            "s.yaml:8: `metrics[0]`: 'next_sentence' is measured by no model of the suite (allowed: accuracy, loss) "
+            "(and 1 more)",
+        ),
+        (
+            "[seer, speaker]",
+            "[bits_per_byte]",
+            "s.yaml:8: `metrics`: none of these is measured by seer (allowed: accuracy, loss)",
+        ),
+    ],
+)
+def test_what_no_model_measures(refusal: Callable[..., str], models: str, metrics: str, message: str) -> None:
+    assert refusal(SUITE.replace("[zoo]", models) + f"metrics: {metrics}\n") == message
+
+
 def test_the_path_of_a_list_of_blocks(refusal: Callable[..., str]) -> None:
     block = "{models: [zoo], quantizers: [grid], bits: [%s], methods: [near], seeds: 1}"
     text = f"name: s\nmatrix:\n  - {block % 4}\n  - {block % 0}\n"
@@ -331,7 +356,7 @@ def test_the_first_by_line_is_told(refusal: Callable[..., str]) -> None:
     text = "metrics: [lost]\n" + SUITE.replace("[4, 2]", "[0]")
     assert refusal(text) == (
         "s.yaml:1: `metrics[0]`: given 'lost': did you mean 'loss'? "
-        "(allowed: bits_per_byte, loss, next_sentence) (and 1 more)"
+        "(allowed: accuracy, bits_per_byte, loss, next_sentence) (and 1 more)"
     )
 
 
