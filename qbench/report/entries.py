@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qbench.errors import StoreError
 from qbench.report.notes import NoteBook
 from qbench.report.regimes import RowRegime, judge
-from qbench.report.statistics import Excess, Interval, Pair, paired_interval, recovery
-from qbench.store.record import Record
+from qbench.report.statistics import Excess, Interval, Pair, accuracy_change, paired_interval, recovery
+from qbench.store.record import Record, find_accuracy
 from qbench.suite.cell import FP, cell_label
 
 Axes = Mapping[str, str | int | None]
@@ -33,7 +33,7 @@ class Entry:
     statuses : dict of str to int
         Seeds by status; ``missing`` where there is no record.
     loss : float or None
-        Mean loss over seeds, nats a token.
+        Mean loss over seeds, nats a token (or an image).
     excess : Excess or None
         Over full precision.
     regime : RowRegime or None
@@ -42,6 +42,10 @@ class Entry:
         G against round-to-nearest on the same grid; None where that is inside the basin.
     metrics : dict of str to float
         Means over seeds of what all seeds measured.
+    accuracy_change : Interval or None
+        Accuracy above full precision's, a share; see `statistics.accuracy_change`.
+    batch_norm : str or None
+        What became of batch norm, where the model has any; seeds that differ stand side by side.
     effective_bits, method_seconds : float or None
         Means over seeds.
     peak_memory_bytes : int or None
@@ -63,6 +67,8 @@ class Entry:
     regime: RowRegime | None = None
     recovered: Interval | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    accuracy_change: Interval | None = None
+    batch_norm: str | None = None
     effective_bits: float | None = None
     method_seconds: float | None = None
     peak_memory_bytes: int | None = None
@@ -74,6 +80,11 @@ class Entry:
     def complete(self) -> bool:
         """Whether every expected seed ended well."""
         return self.statuses.get("ok", 0) == self.seeds
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean accuracy over seeds, a share; None where a seed is missing or measured none."""
+        return find_accuracy(self.metrics)
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,11 @@ def is_rounding(method: str) -> bool:
     return method.partition("[")[0] == "rtn"
 
 
+def find_rounding(methods: Iterable[str]) -> str | None:
+    """Return the round-to-nearest that others are measured against: the one without options where there is one."""
+    return min(filter(is_rounding, methods), key=lambda method: method != "rtn", default=None)
+
+
 def make_entry(places: Places, rounded: Places | None, book: NoteBook) -> Entry:
     """Return the entry of a row.
 
@@ -140,6 +156,7 @@ def make_entry(places: Places, rounded: Places | None, book: NoteBook) -> Entry:
             numbers += [book.add("fallback", why, label) for why in record.fallbacks]
     first = places.axes[0]
     bits, method = first["bits"], str(first["method"])
+    norms = dict.fromkeys(str(record.facts["bn"]) for record in found if "bn" in record.facts)
     entry = Entry(
         bits=None if bits is None else int(bits),
         method=method,
@@ -147,6 +164,7 @@ def make_entry(places: Places, rounded: Places | None, book: NoteBook) -> Entry:
         statuses=dict(statuses),
         fallbacks=sum(len(record.fallbacks) for record in found),
         trained=any(record.cost.train_tokens > 0 for record in found),
+        batch_norm="; ".join(norms) or None,
         notes=tuple(dict.fromkeys(numbers)),
     )
     return entry if not entry.complete else _measure(entry, found, places, rounded, book)
@@ -184,12 +202,13 @@ def _against_full(places: Places, rounded: Places | None) -> dict[str, object]:
     if pairs is None:
         raise StoreError("the full-precision cell of a seed is not there")
     excess, regime = stand(pairs)
+    found: dict[str, object] = {"excess": excess, "regime": regime, "accuracy_change": accuracy_change(pairs)}
     others = None if rounded is None else rounded.pairs()
     if others is None or len(others) != len(pairs):
-        return {"excess": excess, "regime": regime}
+        return found
     reference, where = stand(others)
     lost = where.mean != "inside" and math.isfinite(reference.mean)
-    return {"excess": excess, "regime": regime, "recovered": recovery(pairs, others) if lost else None}
+    return found | {"recovered": recovery(pairs, others) if lost else None}
 
 
 def stand(pairs: Sequence[Pair]) -> tuple[Excess, RowRegime]:

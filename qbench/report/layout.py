@@ -10,6 +10,7 @@ from qbench.report.entries import Entry
 from qbench.report.leaderboard import Group, Leaderboard
 
 _TITLES = (
+    ("accuracy/top1", "acc %"),
     ("perplexity/", "ppl"),
     ("bits_per_byte/", "bits/byte"),
     ("next_sentence/acc", "acc"),
@@ -19,8 +20,19 @@ _TITLES = (
 )
 
 _BESIDE = (
-    "quantizers side by side: D alone, the best row first; eff.bits: what a weight takes, scales, zero points and "
+    "quantizers side by side: {}, the best row first; eff.bits: what a weight takes, scales, zero points and "
     "codebooks included. A grid of more bits is no better grid."
+)
+
+_ACCURACY = (
+    "accuracy: % of the evaluation images, mean over seeds, then the points above fp; of several seeds with a 95 % "
+    "bootstrap interval over these, rough for a handful. A document is a group of ten images."
+)
+
+_BATCH_NORM = (
+    "bn: what batch norm normalises by. keep: statistics of the full-precision model; recalibrate: estimated again on "
+    "the calibration images, in the quantized model; fold: folded into the layers before these are quantized, so that "
+    "the grids are of other weights; update: moved on while training."
 )
 
 
@@ -44,20 +56,41 @@ class Table:
 
 
 def tables(group: Group) -> list[Table]:
-    """Return the tables of a group: losses, regimes, and everything else."""
+    """Return the tables of a group: accuracies of a classifier, losses, regimes, and everything else."""
     methods = list(group.rows.items())
     if not group.bits:
         return [_details(group)]
     widths = [f"{width} bits" if width > 1 else "1 bit" for width in group.bits]
-    losses = [["fp", *[_loss(group.full)] * len(widths)]] if group.full else []
-    losses += [[method, *[_loss(entry)] * len(widths)] for method, entry in group.controls.items()]
-    losses += [[method, *(_loss(row.get(width)) for width in group.bits)] for method, row in methods]
+    grids = [("accuracy %", _accuracy), ("loss", _loss)] if group.of_images else [("loss", _loss)]
     regimes = [[method, *(_regime(row.get(width)) for width in group.bits)] for method, row in methods]
     return [
-        Table(["loss", *widths], losses, keys=1),
+        *(Table([title, *widths], _grid(group, number), keys=1) for title, number in grids),
         Table(["regime", *widths], regimes, keys=1),
         _details(group),
     ]
+
+
+def _grid(group: Group, number: Callable[[Entry], str]) -> list[list[str]]:
+    """Return a row for full precision, each control and each method, with a number or what stands in its place."""
+
+    def cell(entry: Entry | None) -> str:
+        if entry is None:
+            return ""
+        marks = "".join(f"({note})" for note in entry.notes)
+        text = number(entry) if entry.complete else incomplete(entry)
+        return f"{text} {marks}" if marks else text
+
+    rows = [["fp", *[cell(group.full)] * len(group.bits)]] if group.full else []
+    rows += [[method, *[cell(entry)] * len(group.bits)] for method, entry in group.controls.items()]
+    return rows + [[method, *(cell(row.get(width)) for width in group.bits)] for method, row in group.rows.items()]
+
+
+def chance(group: Group) -> str | None:
+    """Return what a guess scores: ``10.0 %, loss 2.303``; None for models that classify no images."""
+    if "chance_accuracy" not in group.facts:
+        return None
+    shares = [numbers.percent(float(share)) for share in group.facts["chance_accuracy"].split("; ")]
+    return f"{'; '.join(shares)} %, loss {group.facts.get('chance_loss', numbers.ABSENT)}"
 
 
 def counts(board: Leaderboard) -> str:
@@ -87,29 +120,40 @@ def legend(board: Leaderboard) -> list[str]:
         f"{', '.join(controls)}: the same layers trained in full precision, for as many steps and on the same batches "
         "as the rows that train; what that gains over fp is not quantization's doing."
     ]
+    images = [group.of_images for group in board.groups]
+    unit = "an image" if images and all(images) else "a token, or an image" if any(images) else "a token"
+    normed = any(entry.batch_norm is not None for group in board.groups for entry in group.entries)
     return [
-        "loss: nats a token, mean over seeds, then the excess D over fp with its 95 % interval; no mean where a seed "
+        *([_ACCURACY] if any(images) else []),
+        f"loss: nats {unit}, mean over seeds, then the excess D over fp with its 95 % interval; no mean where a seed "
         "is missing.",
         "regime: inside D <= tau = max(3 SE, .05), SE over documents; failed D > max(10 tau, .1 (chance - fp)); grey "
         "between; k/n: seeds disagree.",
         *(trained if controls else []),
-        *([_BESIDE] if len({(group.model, group.quantizer) for group in board.groups}) > len(models) else []),
+        *([_BATCH_NORM] if normed else []),
+        *(
+            [_BESIDE.format("of images accuracy, and D" if any(images) else "D alone")]
+            if len({(group.model, group.quantizer) for group in board.groups}) > len(models)
+            else []
+        ),
         "G: share of rtn's excess loss, on the same grid, that the method does away with; - where rtn lost nothing to "
         "speak of.",
     ]
 
 
-def _loss(entry: Entry | None) -> str:
-    if entry is None:
-        return ""
-    marks = "".join(f"({number})" for number in entry.notes)
-    tail = f" {marks}" if marks else ""
-    if not entry.complete:
-        return incomplete(entry) + tail
+def _loss(entry: Entry) -> str:
     if entry.excess is None:
-        return numbers.loss(entry.loss) + tail
+        return numbers.loss(entry.loss)
     ends = numbers.spread(entry.excess)
-    return f"{numbers.loss(entry.loss)} {numbers.signed(entry.excess.mean)}{f' {ends}' if ends else ''}{tail}"
+    return f"{numbers.loss(entry.loss)} {numbers.signed(entry.excess.mean)}{f' {ends}' if ends else ''}"
+
+
+def _accuracy(entry: Entry) -> str:
+    change = entry.accuracy_change
+    if change is None:
+        return numbers.percent(entry.accuracy)
+    ends = numbers.spread(change, numbers.points)
+    return f"{numbers.percent(entry.accuracy)} {numbers.signed_points(change.mean)}{f' {ends}' if ends else ''}"
 
 
 def incomplete(entry: Entry) -> str:
@@ -132,13 +176,14 @@ def _regime(entry: Entry | None) -> str:
 
 
 def _details(group: Group) -> Table:
-    entries = [*([group.full] if group.full else []), *group.controls.values()]
-    entries += [row[width] for width in group.bits for row in group.rows.values() if width in row]
+    entries = group.entries
     names = {name for entry in entries for name in entry.metrics if not name.startswith("loss/")}
     known = [name for prefix, _ in _TITLES for name in sorted(names) if _title(name)[0] == prefix]
+    normed = any(entry.batch_norm is not None for entry in entries)
     columns: list[tuple[str, Callable[[Entry], str]]] = [
         ("bits", lambda entry: "" if entry.bits is None else str(entry.bits)),
         ("method", lambda entry: entry.method),
+        *([("bn", lambda entry: entry.batch_norm or "")] if normed else []),
         ("G vs rtn", _recovered),
         *(_metric_column(name, known) for name in [*known, *sorted(names - set(known))]),
         ("eff.bits", lambda entry: numbers.ABSENT if entry.effective_bits is None else f"{entry.effective_bits:.2f}"),
@@ -148,7 +193,8 @@ def _details(group: Group) -> Table:
     if any(entry.fallbacks for entry in entries):
         columns.append(("fallbacks", lambda entry: str(entry.fallbacks) if entry.fallbacks else ""))
     shown = [entry for entry in entries if entry.complete]
-    return Table([title for title, _ in columns], [[cell(entry) for _, cell in columns] for entry in shown], keys=2)
+    rows = [[cell(entry) for _, cell in columns] for entry in shown]
+    return Table([title for title, _ in columns], rows, keys=3 if normed else 2)
 
 
 def _recovered(entry: Entry) -> str:
@@ -161,7 +207,8 @@ def _recovered(entry: Entry) -> str:
 def _metric_column(name: str, known: list[str]) -> tuple[str, Callable[[Entry], str]]:
     title = _title(name)[1]
     alone = sum(_title(other)[1] == title for other in known) <= 1
-    return (title if alone else name), lambda entry: numbers.compact(entry.metrics.get(name))
+    number = numbers.percent if title.endswith("%") else numbers.compact
+    return (title if alone else name), lambda entry: number(entry.metrics.get(name))
 
 
 def _title(name: str) -> tuple[str, str]:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from qbench.report.entries import Axes, Entry, Places, is_rounding, make_entry
+from qbench.report.batch_norm import Recalibration, explain, recalibrations
+from qbench.report.entries import Axes, Entry, Places, find_rounding, is_rounding, make_entry
 from qbench.report.notes import Note, NoteBook
 from qbench.report.statistics import COVERAGE, RESAMPLES
 from qbench.report.summary import summarise
@@ -38,6 +39,8 @@ class Group:
         Method, then bits; methods in the order of the suite.
     facts : dict of str to str
         What a table must say of the model; values that differ between records stand side by side.
+    recalibrations : tuple of Recalibration
+        What batch norm has to do with the excess of methods that leave the basin.
     """
 
     model: str
@@ -47,6 +50,18 @@ class Group:
     controls: dict[str, Entry]
     rows: dict[str, dict[int, Entry]]
     facts: dict[str, str] = field(default_factory=dict)
+    recalibrations: tuple[Recalibration, ...] = ()
+
+    @property
+    def of_images(self) -> bool:
+        """Whether the model classifies images."""
+        return "chance_accuracy" in self.facts or any(entry.accuracy is not None for entry in self.entries)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Return full precision, the controls, and all rows, bitwidth by bitwidth."""
+        found = [*([self.full] if self.full else []), *self.controls.values()]
+        return found + [row[width] for width in self.bits for row in self.rows.values() if width in row]
 
     @property
     def title(self) -> str:
@@ -70,7 +85,7 @@ class Leaderboard:
     notes : tuple of Note
         Why cells are not clean.
     summary : tuple of str
-        One line a group.
+        One line a group, and one a method whose excess batch norm has to do with.
     environment : dict of str to str
         See `shared_environment`.
     started, ended : str
@@ -126,13 +141,18 @@ def leaderboard(records: Iterable[Record], expected: Sequence[Axes] | None = Non
         groups=groups,
         counts=_count(places, known),
         notes=book.notes(),
-        summary=tuple(summarise(group.title, group.bits, group.rows) for group in groups),
+        summary=tuple(line for group in groups for line in _summary(group)),
         environment=shared_environment(known.values()),
         started=min((record.started for record in known.values()), default=""),
         ended=max((record.ended for record in known.values()), default=""),
         interval=_interval_method(groups),
         left_out=len(everything) - len(known),
     )
+
+
+def _summary(group: Group) -> list[str]:
+    first = summarise(group.title, group.bits, group.rows, group.full)
+    return [first, *explain(group.title, group.full, group.recalibrations, group.rows)]
 
 
 def _rank(record: Record) -> tuple[str, str, bool, bool, str, int, int]:
@@ -163,13 +183,13 @@ def _group(
     seeds: dict[tuple[str, int], list[Axes]] = {}
     for axes in ours:
         seeds.setdefault((str(axes["method"]), int(axes["bits"] or 0)), []).append(axes)
+    places_of = {place: Places(axes_of_seeds, records) for place, axes_of_seeds in seeds.items()}
     bits = tuple(sorted({width for _, width in seeds}, reverse=True))
-    rounding = next((method for method, _ in seeds if is_rounding(method)), None)
+    rounding = find_rounding(method for method, _ in seeds)
     rows: dict[str, dict[int, Entry]] = {}
-    for (method, width), axes_of_seeds in seeds.items():
-        reference = None if rounding in (None, method) else seeds.get((str(rounding), width))
-        rounded = None if reference is None else Places(reference, records)
-        rows.setdefault(method, {})[width] = make_entry(Places(axes_of_seeds, records), rounded, book)
+    for (method, width), place in places_of.items():
+        rounded = None if rounding in (None, method) else places_of.get((str(rounding), width))
+        rows.setdefault(method, {})[width] = make_entry(place, rounded, book)
     return Group(
         model=model,
         quantizer=quantizer,
@@ -178,6 +198,7 @@ def _group(
         controls={method: make_entry(Places(axes, records), None, book) for method, axes in trained.items()},
         rows=rows,
         facts=_facts(records[_label(axes)] for axes in [*full, *ours] if _label(axes) in records),
+        recalibrations=recalibrations(places_of, rows),
     )
 
 

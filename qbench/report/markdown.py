@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from qbench.report.layout import Table, counts, footnotes, legend, tables
+from qbench.report.layout import Table, chance, counts, footnotes, legend, tables
 from qbench.report.leaderboard import Group, Leaderboard
 from qbench.report.side_by_side import side_by_side
 
@@ -12,6 +12,7 @@ _FACTS = (
     "parameters",
     "quantized_layers",
     "quantized_parameters",
+    "batch_norm_layers",
     "floating_point",
     "grid",
     "activations",
@@ -58,7 +59,8 @@ def _header(board: Leaderboard, command: str) -> list[str]:
 
 
 def _facts(group: Group) -> list[str]:
-    lines = [f"- {name.replace('_', ' ')}: {_escape(group.facts[name])}" for name in _FACTS if name in group.facts]
+    lines = [f"- chance: {guess}"] if (guess := chance(group)) else []
+    lines += [f"- {name.replace('_', ' ')}: {_escape(group.facts[name])}" for name in _FACTS if name in group.facts]
     return ["\n".join(lines)] if lines else []
 
 

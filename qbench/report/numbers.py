@@ -47,6 +47,30 @@ def share(value: float) -> str:
     return text.replace("0.", ".", 1) if abs(value) < 0.995 else text
 
 
+def percent(value: float | None) -> str:
+    """Return a share of one in percent, with one decimal: ``98.4``."""
+    return ABSENT if value is None else f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """Return a difference of shares in percentage points: one decimal, no leading zero.
+
+    Examples
+    --------
+    >>> points(-0.013), points(-0.009), points(0.0), points(-0.0001)
+    ('-1.3', '-.9', '.0', '.0')
+    """
+    text = f"{100 * abs(value):.1f}"
+    text = text.removeprefix("0") if text.startswith("0.") else text
+    return f"-{text}" if value < 0 and text != ".0" else text
+
+
+def signed_points(value: float) -> str:
+    """Return `points` with a plus sign unless the number is negative."""
+    text = points(value)
+    return text if text.startswith("-") else f"+{text}"
+
+
 def spread(interval: Interval | None, number: Callable[[float], str] = compact) -> str:
     """Return the ends of an interval: ``[.021,.035]``; empty where there is none."""
     if interval is None or interval.low is None or interval.high is None:

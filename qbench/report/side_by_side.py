@@ -22,9 +22,10 @@ def side_by_side(board: Leaderboard) -> list[tuple[str, list[Table]]]:
     Returns
     -------
     list of (str, list of Table)
-        The model, and tables with a row a quantizer: bits a weight really takes, and the excess loss of each method.
-        Rows are ordered by the least of these; quantizers that have nothing complete come last, in the suite's order,
-        and those that the suite skips at a bitwidth are left out of its table.
+        The model, and tables with a row a quantizer: bits a weight really takes, and the excess loss of each method,
+        of image classifiers behind its accuracy. Rows are ordered by the least excess, of image classifiers by the
+        highest accuracy; quantizers that have nothing complete come last, in the suite's order, and those that the
+        suite skips at a bitwidth are left out of its table.
     """
     models: dict[str, list[Group]] = {}
     for group in board.groups:
@@ -37,13 +38,13 @@ def _tables(groups: Sequence[Group]) -> Iterator[Table]:
     for width in sorted({width for group in groups for width in group.bits}, reverse=True):
         there = [group for group in groups if any(_is_wanted(row.get(width)) for row in group.rows.values())]
         methods = list(dict.fromkeys(method for group in there for method, row in group.rows.items() if width in row))
-        ordered = sorted(there, key=lambda group: _least(group, width))
+        ordered = sorted(there, key=lambda group: _merit(group, width))
         headers = [f"{width} {'bit' if width == 1 else 'bits'}", "eff.bits", *methods]
         rows = [
             [
                 str(group.quantizer),
                 _stored(group, width),
-                *(_excess(group.rows.get(name, {}).get(width)) for name in methods),
+                *(_score(group.rows.get(name, {}).get(width)) for name in methods),
             ]
             for group in ordered
         ]
@@ -56,10 +57,12 @@ def _is_wanted(entry: Entry | None) -> bool:
     return entry is not None and set(entry.statuses) != {"skipped"}
 
 
-def _least(group: Group, width: int) -> float:
+def _merit(group: Group, width: int) -> tuple[float, float]:
+    """Return what rows are ordered by, the best first: accuracy, where there is one, then excess loss."""
     entries = [row[width] for row in group.rows.values() if width in row]
-    found = [entry.excess.mean for entry in entries if entry.excess is not None]
-    return min((value for value in found if math.isfinite(value)), default=math.inf)
+    scores = [-entry.accuracy for entry in entries if entry.accuracy is not None]
+    excess = [entry.excess.mean for entry in entries if entry.excess is not None]
+    return min(scores, default=0.0), min(filter(math.isfinite, excess), default=math.inf)
 
 
 def _stored(group: Group, width: int) -> str:
@@ -68,9 +71,10 @@ def _stored(group: Group, width: int) -> str:
     return f"{found[0]:.2f}" if found else numbers.ABSENT
 
 
-def _excess(entry: Entry | None) -> str:
+def _score(entry: Entry | None) -> str:
     if entry is None:
         return ""
     marks = "".join(f"({number})" for number in entry.notes)
-    text = numbers.signed(entry.excess.mean) if entry.excess is not None else incomplete(entry)
-    return f"{text} {marks}" if marks else text
+    parts = [f"{numbers.percent(entry.accuracy)} %"] if entry.accuracy is not None else []
+    parts += [numbers.signed(entry.excess.mean)] if entry.excess is not None else []
+    return " ".join([*(parts or [incomplete(entry)]), *([marks] if marks else [])])

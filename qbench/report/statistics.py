@@ -40,7 +40,7 @@ class Interval:
     low, high : float or None
         Ends of the 95 % interval; None when there is nothing to resample.
     covers : str
-        What was drawn again: ``documents and seeds``, ``documents`` or ``nothing``.
+        What was drawn again: ``documents and seeds``, ``documents``, ``seeds`` or ``nothing``.
     """
 
     mean: float
@@ -51,7 +51,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Excess(Interval):
-    """Excess loss ``D = L - L_fp``, nats a token.
+    """Excess loss ``D = L - L_fp``, nats a token (or an image).
 
     Attributes
     ----------
@@ -128,6 +128,29 @@ def recovery(trained: Sequence[Pair], rounded: Sequence[Pair]) -> Interval:
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = _ends(1 - draws[1] / reference[1])
     return Interval(mean) if math.isnan(low) or math.isnan(high) else Interval(mean, low, high, ours.covers)
+
+
+def accuracy_change(pairs: Sequence[Pair]) -> Interval | None:
+    """Return how far accuracy is from full precision, a mean over seeds, as a share; None where it was not measured.
+
+    Single images are not in a record: with two or more seeds the interval covers these, with one there is none.
+
+    Parameters
+    ----------
+    pairs : sequence of (Record, Record)
+        As in `paired_interval`.
+    """
+    changes = []
+    for quantized, full in pairs:
+        if quantized.accuracy is None or full.accuracy is None:
+            return None
+        changes.append(quantized.accuracy - full.accuracy)
+    mean = sum(changes) / len(changes)
+    if len(changes) < 2:
+        return Interval(mean)
+    import numpy as np
+
+    return Interval(mean, *_ends(_draws("seeds", len(changes)) @ np.array(changes) / len(changes)), "seeds")
 
 
 def _excess(quantized: Record, full: Record) -> float:

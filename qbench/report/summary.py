@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from qbench.report.entries import Entry, is_rounding
-from qbench.report.numbers import share, signed
+from qbench.report.entries import Entry, find_rounding
+from qbench.report.numbers import percent, share, signed
 
 
-def summarise(title: str, bits: Sequence[int], rows: Mapping[str, Mapping[int, Entry]]) -> str:
+def summarise(
+    title: str, bits: Sequence[int], rows: Mapping[str, Mapping[int, Entry]], full: Entry | None = None
+) -> str:
     """Return, such as, ``llama-1m/mse: rtn inside down to 4 bits, failed at 2; at 2 bits best PTQ adaround +.55``.
 
-    Only rows with all seeds count; "inside" and "failed" mean that all seeds agree.
+    Of image classifiers the accuracies are told too. Only rows with all seeds count; "inside" and "failed" mean that
+    all seeds agree.
 
     Parameters
     ----------
@@ -21,8 +24,10 @@ def summarise(title: str, bits: Sequence[int], rows: Mapping[str, Mapping[int, E
         Falling.
     rows : mapping of str to mapping of int to Entry
         Method, then bits.
+    full : Entry, optional
+        Full precision.
     """
-    rounding = next((method for method in rows if is_rounding(method)), None)
+    rounding = find_rounding(rows)
     parts = [] if rounding is None else [f"{rounding} {_range(bits, rows[rounding])}"]
     lowest = next(
         (width for width in reversed(bits) if any(width in row and row[width].excess for row in rows.values())), None
@@ -35,7 +40,8 @@ def summarise(title: str, bits: Sequence[int], rows: Mapping[str, Mapping[int, E
             if (text := _best(entry for entry in entries if entry.trained is trained)) is not None
         ]
         parts.append(f"at {_plural(lowest)} {', '.join(best)}")
-    return f"{title}: {'; '.join(parts) or 'nothing complete yet'}"
+    reference = "" if full is None or full.accuracy is None else f" (fp {percent(full.accuracy)} %)"
+    return f"{title}{reference}: {'; '.join(parts) or 'nothing complete yet'}"
 
 
 def _range(bits: Sequence[int], row: Mapping[int, Entry]) -> str:
@@ -67,9 +73,11 @@ def _best(entries: Iterable[Entry]) -> str | None:
     if not known:
         return None
     excess, method, best = min(known, key=lambda item: item[:2])
-    gain = "" if best.recovered is None else f" (G {share(best.recovered.mean)})"
+    told = [] if best.accuracy is None else [f"{percent(best.accuracy)} %"]
+    told += [] if best.recovered is None else [f"G {share(best.recovered.mean)}"]
+    scores = f" ({', '.join(told)})" if told else ""
     flaw = " (a layer fell back)" if best.fallbacks else ""
-    return f"{method} {signed(excess)}{gain}{flaw}"
+    return f"{method} {signed(excess)}{scores}{flaw}"
 
 
 def _plural(width: int) -> str:

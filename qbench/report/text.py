@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from qbench.report.layout import Table, counts, footnotes, legend, tables
+from qbench.report.layout import Table, chance, counts, footnotes, legend, tables
 from qbench.report.leaderboard import Group, Leaderboard
 from qbench.report.side_by_side import side_by_side
 
@@ -58,7 +58,9 @@ def _group(group: Group) -> list[str]:
     says = [
         f"{seeds} {'seed' if seeds == 1 else 'seeds'}" if seeds else "",
         f"{int(facts['parameters']):,} parameters" if facts.get("parameters", "").isdigit() else "",
+        f"chance: {guess}" if (guess := chance(group)) else "",
         f"{facts['quantized_layers']} layers quantized" if "quantized_layers" in facts else "",
+        f"{facts['batch_norm_layers']} batch norms" if "batch_norm_layers" in facts else "",
         f"in floating point: {facts['floating_point']}" if "floating_point" in facts else "",
         f"grid: {facts['grid']}" if "grid" in facts else "",
         f"activations: {facts['activations']}" if "activations" in facts else "",
@@ -86,7 +88,7 @@ def _fit(table: Table) -> str:
 
 
 def _align(table: Table) -> list[str]:
-    return ["right", "left"] + ["right"] * (len(table.headers) - 2)
+    return ["right", *["left"] * (table.keys - 1), *["right"] * (len(table.headers) - table.keys)]
 
 
 def _wrap(line: str) -> str:

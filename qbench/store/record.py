@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,9 +60,9 @@ class DocumentLosses(BaseModel):
     Attributes
     ----------
     document : str
-        Domain and title.
+        Domain and title; for image classifiers which images, a group of ten.
     tokens : int
-        Predicted tokens.
+        Predicted tokens, or images.
     loss_sum : float
         Sum of their losses, nats.
     """
@@ -119,7 +119,8 @@ class Record(BaseModel):
     reason : str or None
         Why the status is not ``ok``, in one line.
     metrics : dict of str to float
-        At full precision; a name carries its convention, such as ``loss/blocks128`` (nats a token).
+        At full precision; a name carries its convention, such as ``loss/blocks128`` (nats a token),
+        ``loss/cross_entropy`` (nats an image), ``accuracy/top1`` (a share of the images).
     documents : list of DocumentLosses
         The losses behind ``loss/...``.
     layers : list of LayerRow
@@ -127,9 +128,11 @@ class Record(BaseModel):
     effective_bits : float or None
         Stored bits a quantized weight, scales and zero points included.
     facts : dict
-        What a table must say of the model: ``chance_loss`` (nats), ``parameters``, ``quantized_layers``,
-        ``quantized_parameters``, ``floating_point`` (what is left alone), ``calibration``, ``evaluation``, ``grid``,
-        ``activations`` (how inputs are quantized), ``plugins`` (what is not built in, and where it comes from).
+        What a table must say of the model: ``chance_loss`` (nats), ``chance_accuracy`` (of image classifiers, a share),
+        ``parameters``, ``quantized_layers``, ``quantized_parameters``, ``floating_point`` (what is left alone),
+        ``calibration``, ``evaluation``, ``grid``, ``activations`` (how inputs are quantized), ``plugins`` (what is not
+        built in, and where it comes from), ``batch_norm_layers``, ``bn`` (what became of these: ``keep``,
+        ``recalibrate``, ``fold``, or ``update`` while training).
     cost : Cost
         Time, memory, data.
     traces : dict of str to list of float
@@ -185,10 +188,20 @@ class Record(BaseModel):
 
     @property
     def loss(self) -> float | None:
-        """Return the evaluation loss in nats a token, or None when none was measured."""
+        """Return the evaluation loss in nats a token (or an image), or None when none was measured."""
         return None if self.loss_key is None else self.metrics[self.loss_key]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Return the share of evaluation images that are classified as they are labelled, or None."""
+        return find_accuracy(self.metrics)
 
 
 def find_loss(metrics: Iterable[str]) -> str | None:
     """Return the name that begins with ``loss/`` (of several the first in alphabetical order), or None."""
     return min((name for name in metrics if name.startswith("loss/")), default=None)
+
+
+def find_accuracy(metrics: Mapping[str, float]) -> float | None:
+    """Return what is measured under ``accuracy/top1``, or None."""
+    return metrics.get("accuracy/top1")

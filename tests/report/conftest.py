@@ -79,6 +79,41 @@ def _make(
     return Record(**(filled | fields))
 
 
+def _make_image(
+    label: str, excess: float | Sequence[float] = 0.0, accuracy: float = 0.984, *, bn: str | None = None, **fields: Any
+) -> Record:
+    """Return a record of an image classifier; `bn` is what became of its batch norms."""
+    plain = _make(label, excess, tokens=(10, 10, 10, 10))
+    sqnr = {name: value for name, value in plain.metrics.items() if name == "weight_sqnr_db"}
+    facts = {name: value for name, value in plain.facts.items() if name != "floating_point"} | {
+        "chance_loss": math.log(10),
+        "chance_accuracy": 0.1,
+        "parameters": 77850,
+        "calibration": "256 images of 1x28x28, calibration split",
+        "evaluation": "1000 images of 1x28x28, evaluation split",
+        **({} if bn is None else {"bn": bn, "batch_norm_layers": 9}),
+    }
+    losses = [
+        DocumentLosses(
+            document=f"images {10 * i}-{10 * i + 9}", tokens=10, loss_sum=row.loss_sum - 10 * (FULL_LOSSES[i] - 0.06)
+        )
+        for i, row in enumerate(plain.documents)
+    ]
+    metrics = {
+        "loss/cross_entropy": sum(row.loss_sum for row in losses) / 40,
+        "accuracy/top1": accuracy,
+        **sqnr,
+    }
+    failed = fields.get("status", "ok") != "ok"
+    made = {"documents": [] if failed else losses, "metrics": {} if failed else metrics, "facts": facts}
+    return plain.model_copy(update=made | fields)
+
+
 @pytest.fixture(scope="session")
 def make_record() -> MakeRecord:
     return _make
+
+
+@pytest.fixture(scope="session")
+def make_image_record() -> MakeRecord:
+    return _make_image

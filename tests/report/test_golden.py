@@ -55,6 +55,37 @@ def test_the_leaderboard(board: Leaderboard, name: str, render: Callable[[Leader
     assert render(board) == (GOLDEN / name).read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def board_of_images(make_image_record: MakeRecord) -> Leaderboard:
+    """Return a classifier that loses most to batch norm, three seeds, one of them failed once."""
+    rows = {
+        ("rtn", 4, "keep"): (0.004, 0.983),
+        ("rtn[bn=recalibrate]", 4, "recalibrate"): (0.002, 0.984),
+        ("gptq", 4, "keep"): (0.003, 0.983),
+        ("ste_qat", 4, "update"): (0.001, 0.985),
+        ("rtn", 2, "keep"): (2.1, 0.152),
+        ("rtn[bn=recalibrate]", 2, "recalibrate"): (0.31, 0.731),
+        ("gptq", 2, "keep"): (0.9, 0.602),
+        ("ste_qat", 2, "update"): (0.005, 0.983),
+    }
+    records = [make_image_record(f"resnet8-mnist/fp/s{seed}", accuracy=0.984 + 0.001 * seed) for seed in range(3)]
+    records += [make_image_record(f"resnet8-mnist/fine_tune/s{seed}", -0.004, 0.986, bn="update") for seed in range(3)]
+    for (method, bits, bn), (value, accuracy) in rows.items():
+        for seed in range(3):
+            flaw = {"status": "failed", "reason": "out of memory"} if (method, bits, seed) == ("gptq", 2, 1) else {}
+            values = [value * factor * (1 - 0.05 * seed) for factor in (0.98, 1.02, 1.01, 0.99)]
+            label = f"resnet8-mnist/mse/{bits}b/{method}/s{seed}"
+            records.append(make_image_record(label, values, accuracy + 0.002 * seed, bn=bn, **flaw))
+    return leaderboard(records, [record.axes for record in records])
+
+
+@pytest.mark.parametrize(("name", "render"), [("images.txt", render_text), ("images.md", render_markdown)])
+def test_the_leaderboard_of_a_classifier(
+    board_of_images: Leaderboard, name: str, render: Callable[[Leaderboard], str]
+) -> None:
+    assert render(board_of_images) == (GOLDEN / name).read_text(encoding="utf-8")
+
+
 def test_the_page_says_how_it_was_made(board: Leaderboard) -> None:
     assert "- Made by: `nox -s tables`\n" in render_markdown(board, command="nox -s tables")
 

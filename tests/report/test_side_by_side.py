@@ -71,6 +71,28 @@ def test_one_quantizer_has_no_such_table(make_record: MakeRecord) -> None:
     assert "side by side" not in render_text(board) and "side by side" not in render_markdown(board)
 
 
+def test_classifiers_are_ordered_by_accuracy(make_image_record: MakeRecord) -> None:
+    found = [make_image_record("m/fp/s0")]
+    for quantizer, method, excess, accuracy in (
+        ("absmax", "rtn", 0.3, 0.912),
+        ("absmax", "gptq", 0.2, 0.935),
+        ("mse", "rtn", 0.1, 0.93),
+        ("mse", "gptq", 0.4, 0.9),
+        ("nf", "rtn", 0.5, 0.935),
+    ):
+        found.append(make_image_record(f"m/{quantizer}/2b/{method}/s0", excess, accuracy))
+    found.append(make_image_record("m/mx/2b/rtn/s0", status="failed", reason="off the grid"))
+    board = leaderboard(found, [record.axes for record in found])
+    ((_, (table,)),) = side_by_side(board)
+    assert table.rows == [
+        ["absmax", "2.25", "91.2 % +.300", "93.5 % +.200"],
+        ["nf", "2.25", "93.5 % +.500", ""],
+        ["mse", "2.25", "93.0 % +.100", "90.0 % +.400"],
+        ["mx", "-", "failed (1)", ""],
+    ]
+    assert "side by side: of images accuracy, and D, the best row first" in render_text(board)
+
+
 def test_both_pages_hold_it(make_record: MakeRecord) -> None:
     board = leaderboard(records(make_record))
     assert "== m: quantizers side by side ==" in render_text(board)
