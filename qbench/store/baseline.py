@@ -15,7 +15,7 @@ from qbench.errors import StoreError, nearest
 from qbench.store.environment import shared_environment
 from qbench.store.floats import dumps
 from qbench.store.newest import newest
-from qbench.store.record import Record, Status, find_loss
+from qbench.store.record import Record, Status, find_accuracy, find_loss
 from qbench.store.spread import Spread, measure_spread
 
 BASELINE_VERSION = 1
@@ -49,8 +49,13 @@ class BaselineCell(BaseModel):
 
     @property
     def loss(self) -> float | None:
-        """Return the evaluation loss in nats a token, or None."""
+        """Return the evaluation loss in nats a token (or an image), or None."""
         return None if self.loss_key is None else self.metrics[self.loss_key]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Return the share of images classified as they are labelled, or None."""
+        return find_accuracy(self.metrics)
 
     @property
     def flaw(self) -> str | None:

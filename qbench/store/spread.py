@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,7 +16,7 @@ Row = tuple[str | int | None, ...]
 
 
 class Spread(BaseModel):
-    """Excess loss ``D = L - L_fp`` over the seeds of one row, nats a token.
+    """Excess loss ``D = L - L_fp`` over the seeds of one row, nats a token (or an image).
 
     Attributes
     ----------
@@ -74,3 +74,21 @@ def measure_spread(records: Iterable[Record]) -> list[Spread]:
         )
         for (model, quantizer, bits, method), excess in sorted(rows.items(), key=lambda item: str(item[0]))
     ]
+
+
+def accuracy_sd(accuracies: Iterable[tuple[Mapping[str, str | int | None], float]]) -> dict[Row, float]:
+    """Return the sample standard deviation over seeds of each quantized row's accuracy less full precision's, a share.
+
+    Parameters
+    ----------
+    accuracies : iterable of (mapping, float)
+        Axes and accuracy of each cell. A row with fewer than two seeds that have a full-precision cell is not there.
+    """
+    known = [(dict(axes), accuracy) for axes, accuracy in accuracies]
+    full = {(axes["model"], axes["seed"]): accuracy for axes, accuracy in known if axes["method"] == FP}
+    rows: dict[Row, list[float]] = {}
+    for axes, accuracy in known:
+        reference = full.get((axes["model"], axes["seed"]))
+        if axes["quantizer"] is not None and reference is not None:
+            rows.setdefault(row_of(axes), []).append(accuracy - reference)
+    return {row: statistics.stdev(changes) for row, changes in rows.items() if len(changes) > 1}

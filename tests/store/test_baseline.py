@@ -202,3 +202,67 @@ def test_another_ground_is_said_aloud(records: list[Record], make_record: MakeRe
     comparison = compare(now, make_baseline(records))
     assert comparison.environment == {"torch": ("2.8.0", "2.9.0")}
     assert comparison.to_json()["regressed"] is False
+
+
+IMAGES = "resnet8-mnist/mse/2b/rtn/s0"
+
+
+def image_record(make_record: MakeRecord, label: str, loss: float, accuracy: float) -> Record:
+    return make_record(label, metrics={"loss/cross_entropy": loss, "accuracy/top1": accuracy})
+
+
+@pytest.fixture
+def image_records(make_record: MakeRecord) -> list[Record]:
+    """Return three seeds, two points apart above full precision that is two points apart as well, and a row of one."""
+    made = [image_record(make_record, f"resnet8-mnist/fp/s{seed}", 0.06, 0.96 + 0.01 * seed) for seed in range(3)]
+    made += [
+        image_record(make_record, f"resnet8-mnist/mse/2b/rtn/s{seed}", 2.0 + 0.1 * seed, 0.2 + 0.02 * seed)
+        for seed in range(3)
+    ]
+    return [*made, image_record(make_record, "resnet8-mnist/mse/4b/rtn/s0", 0.07, 0.955)]
+
+
+def test_images_are_blessed_and_compared(image_records: list[Record], tmp_path: Path) -> None:
+    path = tmp_path / "tiny.json"
+    baseline = make_baseline(image_records)
+    write_baseline(path, baseline, expected_labels=[record.label for record in image_records])
+    assert read_baseline(path) == baseline
+    assert compare(image_records, read_baseline(path)).counts == {"same": 7}
+
+
+def test_accuracy_has_a_tolerance_of_its_own(image_records: list[Record], make_record: MakeRecord) -> None:
+    baseline = make_baseline(image_records)
+    # The change from full precision is -.76, -.75 and -.74: its sd is .01, three times that; 4 bits have one seed.
+    for label, loss, old, tolerance in (
+        (IMAGES, 2.0, 0.2, 0.03),
+        ("resnet8-mnist/mse/4b/rtn/s0", 0.07, 0.955, 0.005),
+    ):
+        for change, verdict in ((0.99, "same"), (1.01, "better"), (-0.99, "same"), (-1.01, "worse")):
+            now = image_record(make_record, label, loss, old + change * tolerance)
+            judged = row(replaced(image_records, now), baseline, label)
+            assert judged.accuracy_tolerance == pytest.approx(tolerance)
+            assert (judged.verdict, bool(judged.note)) == (verdict, verdict != "same")
+    worse = compare(replaced(image_records, image_record(make_record, IMAGES, 2.0, 0.152)), baseline)
+    assert worse.regressed
+    assert worse.rows[0].note == "accuracy 20.0 % -> 15.2 %, tolerance 3.0"
+    assert worse.to_json()["rows"][0]["new_accuracy"] == 0.152
+
+
+def test_what_is_worse_by_one_measure_is_worse(image_records: list[Record], make_record: MakeRecord) -> None:
+    baseline = make_baseline(image_records)
+    for loss, accuracy in ((1.0, 0.1), (3.0, 0.9)):
+        now = image_record(make_record, IMAGES, loss, accuracy)
+        assert row(replaced(image_records, now), baseline, IMAGES).verdict == "worse"
+
+
+def test_accuracy_that_is_gone_regresses(image_records: list[Record], make_record: MakeRecord) -> None:
+    now = make_record(IMAGES, metrics={"loss/cross_entropy": 2.0})
+    judged = row(replaced(image_records, now), make_baseline(image_records), IMAGES)
+    assert (judged.verdict, judged.note) == ("missing", "no accuracy was measured, the baseline has one")
+
+
+def test_of_accuracies_the_worst_change_comes_first(image_records: list[Record], make_record: MakeRecord) -> None:
+    baseline = make_baseline(image_records)
+    run = replaced(image_records, image_record(make_record, IMAGES, 2.0, 0.152))
+    run = replaced(run, image_record(make_record, "resnet8-mnist/mse/4b/rtn/s0", 0.07, 0.9))
+    assert [r.label for r in compare(run, baseline).rows][:2] == ["resnet8-mnist/mse/4b/rtn/s0", IMAGES]
