@@ -102,14 +102,17 @@ def no_grid() -> BlockGrid:
 
 
 def _matrix_layers(task: Any, model: nn.Module) -> Iterator[tuple[nn.Module, list[tuple[str, nn.Module]]]]:
-    """Yield each block with its layers that are matrix products, by their names in the model."""
+    """Yield each block with its layers that are matrix products, by their names in the model.
+
+    Layers that the task knows to be used without being called (their weights alone are) stay in floating point.
+    """
     modules = dict(model.named_modules())
+    idle: frozenset[str] = getattr(task, "idle_layers", frozenset())
     for block_name, _ in task.blocks():
         block = modules[block_name]
-        yield (
-            block,
-            [(f"{block_name}.{name}", module) for name, module in block.named_modules() if is_matrix_layer(module)],
-        )
+        # A block can be a layer itself, and the model can be the only block.
+        names = [(f"{block_name}.{name}".strip("."), module) for name, module in block.named_modules()]
+        yield block, [(name, module) for name, module in names if is_matrix_layer(module) and name not in idle]
 
 
 def _bits_by_layer(task: Any, model: nn.Module, cell: Cell) -> dict[str, int | None]:

@@ -51,6 +51,23 @@ def find_blocks(model: nn.Module, example: Tensor) -> list[tuple[str, nn.Module]
     return sorted(found, key=lambda pair: order.index(pair[1]))
 
 
+@torch.no_grad()
+def idle_layers(model: nn.Module, example: Tensor) -> frozenset[str]:
+    """Return the names of the ``Linear`` and ``Conv2d`` layers that are not called in a run of a model.
+
+    Some are used all the same: Swin's attention takes their weights and leaves the layers alone. Whether used or not,
+    what goes into them cannot be seen.
+
+    Parameters
+    ----------
+    model, example
+        See `find_blocks`.
+    """
+    calls = _calls(model, example)
+    layers = {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear | nn.Conv2d)}
+    return frozenset(name for name, layer in layers.items() if not calls[layer])
+
+
 class _Search:
     def __init__(self, model: nn.Module, calls: Counter[nn.Module]) -> None:
         self._model, self._calls = model, calls

@@ -47,6 +47,8 @@ class ImageTask:
         The cell's seed.
     device : str
         Torch device.
+    idle_layers : frozenset of str
+        Names of layers that stay in floating point because they are not called.
     """
 
     def __init__(
@@ -58,14 +60,17 @@ class ImageTask:
         spec: ImageModelSpec,
         seed: int,
         device: str,
+        idle_layers: frozenset[str] = frozenset(),
     ) -> None:
         self.model = model.to(torch.device(device)).eval()
         self._load, self._normalise, self._blocks = load, normalise, blocks
         self.spec, self.seed, self.device = spec, seed, device
+        self.idle_layers = idle_layers
 
-    def with_blocks(self, names: Sequence[str]) -> ImageTask:
-        """Return the same task with the blocks of these names."""
-        return ImageTask(self.model, self._load, self._normalise, names, self.spec, self.seed, self.device)
+    def with_blocks(self, names: Sequence[str], idle_layers: frozenset[str]) -> ImageTask:
+        """Return the same task with the blocks of these names, and with these layers left alone."""
+        model, spec = self.model, self.spec
+        return ImageTask(model, self._load, self._normalise, names, spec, self.seed, self.device, idle_layers)
 
     def blocks(self) -> list[tuple[str, nn.Module]]:
         """Return the blocks in the order in which they are called, with their names."""
@@ -103,13 +108,19 @@ class ImageTask:
         for batch in batches:
             yield ImageBatch(batch.images.to(self.device), batch.labels.to(self.device))
 
-    def loss(self, model: nn.Module, batch: ImageBatch) -> Tensor:
+    def loss(self, model: nn.Module, batch: Tensor | ImageBatch) -> Tensor:
         """Return the mean cross entropy of a batch, in nats an image."""
         return functional.cross_entropy(*self.predict(model, batch))
 
-    def predict(self, model: nn.Module, batch: ImageBatch) -> tuple[Tensor, Tensor]:
-        """Return logits of shape (n, classes) in float32, and the classes, of shape (n,)."""
-        return _logits(model, batch.images), batch.labels
+    def predict(self, model: nn.Module, batch: Tensor | ImageBatch) -> tuple[Tensor, Tensor]:
+        """Return logits of shape (n, classes) in float32, and the classes, of shape (n,).
+
+        Calibration images come without labels: there the class that the model itself finds most likely stands for it.
+        """
+        if isinstance(batch, ImageBatch):
+            return _logits(model, batch.images), batch.labels
+        logits = _logits(model, batch)
+        return logits, logits.detach().argmax(dim=1)
 
     def forward(self, model: nn.Module, images: Tensor) -> object:
         """Run the model on images."""

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import update_bn
 
 from qbench.errors import AssetError, UnknownNameError
 from qbench.seeds import derive_seed
-from qbench.tasks.blocks import find_blocks
+from qbench.tasks.blocks import find_blocks, idle_layers
 from qbench.tasks.image_data import Normalisation, Resizing
 from qbench.tasks.image_task import ImageTask
 from qbench.tasks.torchvision_ops import declare_missing_operators
@@ -80,7 +80,8 @@ def load_torchvision(spec: TorchvisionClassifier, seed: int, device: str) -> Ima
     task = ImageTask(model, spec.images.load, to_input, (), spec, seed, device)
     if spec.path is None and spec.weights == "random":
         _settle_statistics(task, seed)
-    return task.with_blocks([name for name, _ in find_blocks(task.model, task.calibration[0][:1])])
+    example = task.calibration[0][:1]
+    return task.with_blocks([name for name, _ in find_blocks(task.model, example)], idle_layers(task.model, example))
 
 
 def _models() -> Any:

@@ -100,6 +100,16 @@ def test_the_loss_of_a_training_batch_is_cross_entropy_with_its_labels(task: Ima
     assert float(expected) < 0.5  # the model was trained on these
 
 
+def test_images_without_labels_are_judged_by_what_the_model_finds_most_likely(task: ImageTask) -> None:
+    batch = next(task.train_batches(16, 3))
+    with torch.no_grad():
+        logits, own = task.predict(task.model, batch.images)
+        assert torch.equal(own, logits.argmax(dim=1))
+        assert float(task.loss(task.model, batch.images)) == pytest.approx(
+            float(task.loss(task.model, ImageBatch(batch.images, own)))
+        )
+
+
 def test_training_batches_depend_on_seed_alone_and_shift_only_where_asked(task: ImageTask) -> None:
     first, again, other = (list(islice(task.train_batches(8, seed), 3)) for seed in (1, 1, 2))
     assert all(torch.equal(a.images, b.images) for a, b in zip(first, again, strict=True))

@@ -101,3 +101,9 @@ def test_a_vision_transformer_is_made_for_the_size_of_its_images() -> None:
     task = spec("vit_b_32", size=64, calibration_images=2, evaluation_images=2).load(0, "cpu")
     assert task.model.image_size == 64
     assert any("encoder_layer_11" in name for name, _ in task.blocks())
+
+
+def test_layers_whose_weights_alone_are_used_are_told_apart() -> None:
+    task = spec("swin_t", size=32, calibration_images=2, evaluation_images=2).load(0, "cpu")
+    assert {name.rpartition(".")[2] for name in task.idle_layers} == {"qkv", "proj"}
+    assert spec(calibration_images=2, evaluation_images=2).load(0, "cpu").idle_layers == frozenset()
