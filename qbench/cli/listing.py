@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from qbench.cli import options
 from qbench.errors import QBenchError, UnknownNameError
+
+if TYPE_CHECKING:
+    from qbench.spec import Spec
+    from qbench.tasks.zoo import ZooEntry
 
 _KINDS = ("suites", "models", "quantizers", "methods", "assets")
 
@@ -47,9 +51,11 @@ def list_names(
     for name, rows in found.items():
         # Suites and assets have one source only.
         told: list[tuple[str, ...]] = [(one, *row) for one, row in sorted(rows.items())]
-        headers = [name, "from", ""]
+        headers = [name, "from", *(["measures", "data"] if name == "models" else []), ""]
         if name in ("suites", "assets"):
-            told, headers = [(one, about) for one, _, about in told], [name, ""]
+            told, headers = [(row[0], row[-1]) for row in told], [name, ""]
+        if name == "models":
+            told = [(one, origin, ", ".join(metrics), *rest) for one, origin, metrics, *rest in told]
         typer.echo(tabulate(told, headers=headers, tablefmt="plain") + "\n")
 
 
@@ -58,25 +64,61 @@ class _Row(NamedTuple):
     about: str
 
 
-def _about(kind: str) -> dict[str, _Row]:
-    from qbench.registry import METHODS, MODELS, QUANTIZERS
+class _Model(NamedTuple):
+    origin: str
+    metrics: tuple[str, ...]
+    data: str
+    about: str
+
+
+def _about(kind: str) -> Mapping[str, _Row | _Model]:
+    from qbench.registry import METHODS, QUANTIZERS
     from qbench.suite.load import list_suites, load_suite
-    from qbench.tasks import assets, zoo
+    from qbench.tasks import assets
 
     if kind == "suites":
         return {name: _Row("built in", _told(lambda name: load_suite(name).about, name)) for name in list_suites()}
     if kind == "assets":
         return {name: _Row("built in", f"{one.about} ({one.licence})") for name, one in assets.manifest().items()}
-    registry = {"models": MODELS, "quantizers": QUANTIZERS, "methods": METHODS}[kind]
-    known = {name: model.about for name, model in zoo.models().items()} if kind == "models" else {}
+    if kind == "models":
+        return _models()
+    registry = {"quantizers": QUANTIZERS, "methods": METHODS}[kind]
 
     def about(name: str) -> str:
-        return (inspect.getdoc(registry.get(name)) or "").split("\n")[0]
+        return _first_line(registry.get(name))
 
-    return {
-        name: _Row(registry.origin(name), _told(about, name) if name not in known else known[name])
-        for name in registry.names()
-    }
+    return {name: _Row(registry.origin(name), _told(about, name)) for name in registry.names()}
+
+
+def _models() -> dict[str, _Model]:
+    from qbench.registry import MODELS
+    from qbench.suite.metrics import measured_by
+    from qbench.tasks import zoo
+
+    found = {}
+    for name in MODELS.names():
+        origin = MODELS.origin(name)
+        try:
+            spec = MODELS.get(name)
+        except QBenchError:
+            found[name] = _Model(origin, (), "", _told(lambda name: _first_line(MODELS.get(name)), name))
+            continue
+        embedded = zoo.models().get(name)
+        about = _first_line(spec) if embedded is None else embedded.about
+        found[name] = _Model(origin, measured_by(spec), _data(spec, embedded), about)
+    return found
+
+
+def _data(spec: type[Spec], embedded: ZooEntry | None) -> str:
+    if embedded is not None:
+        images = getattr(embedded, "images", None)
+        return "three_texts" if images is None else str(images.title())
+    option = next((option for option in ("images", "text") if option in spec.model_fields), None)
+    return "" if option is None else f"its option {option}"
+
+
+def _first_line(spec: type[Spec]) -> str:
+    return (inspect.getdoc(spec) or "").split("\n")[0]
 
 
 def _told(about: Callable[[str], str], name: str) -> str:

@@ -13,8 +13,8 @@ from qbench.suite.source import YamlPath
 Metric = Literal["loss", "bits_per_byte", "next_sentence", "accuracy"]
 
 
-def measured_by(model: Spec) -> tuple[Metric, ...]:
-    """Return what a model can measure: its class's ``metrics``; everything where the class does not say."""
+def measured_by(model: Spec | type[Spec]) -> tuple[Metric, ...]:
+    """Return what a model, or all of its class, can measure: its ``metrics``; everything where it does not say."""
     known = get_args(Metric)
     said = getattr(model, "metrics", known)
     return tuple(metric for metric in known if metric in said)

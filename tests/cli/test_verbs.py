@@ -102,6 +102,30 @@ def test_list(call: Any) -> None:
     assert all(asset.licence in licences[name]["about"] for name, asset in assets.manifest().items())
 
 
+def test_list_tells_what_models_measure_and_on_what(call: Any) -> None:
+    found = json.loads(call("list", "models", "--json").out)["models"]
+    language, images = ["loss", "bits_per_byte", "next_sentence"], ["loss", "accuracy"]
+    expected = {
+        "llama-1m": (language, "three_texts"),
+        "causal_lm": (language, "its option text"),
+        "mlp-digits": (images, "digits"),
+        "resnet8-mnist": (images, "mnist_5k"),
+        "torchvision": (images, "its option images"),
+    }
+    assert {name: (found[name]["metrics"], found[name]["data"]) for name in expected} == expected
+    assert all(row["about"] for row in found.values())
+    line = next(line for line in call("list", "models").out.splitlines() if line.startswith("mlp-digits"))
+    assert "built in  loss, accuracy" in line and "  digits  " in line and found["mlp-digits"]["about"] in line
+
+
+def test_a_model_that_cannot_be_loaded_hides_no_other(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODELS, "_references", {**MODELS._references, "gone": "no_such_module:X"})
+    said = call("list", "models")
+    assert (said.code, said.err) == (0, "")
+    assert "llama-1m" in said.out
+    assert "cannot be used: model 'gone' cannot be loaded from no_such_module:X" in said.out
+
+
 def test_a_plugin_that_cannot_be_loaded_hides_no_other(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(METHODS, "_references", {**METHODS._references, "gone": "no_such_module:X:fire:"})
     said = call("list", "methods")
