@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from qbench.errors import AssetError
 from qbench.tasks.image_splits import LabelledImages
+
+if TYPE_CHECKING:
+    pass
 
 _CLASSES, _CHANNELS, _SIDE = 10, 3, 32
 _RECORD = 1 + _CHANNELS * _SIDE * _SIDE
@@ -21,6 +23,8 @@ def parse_records(content: bytes, place: str) -> LabelledImages:
     AssetError
         The file ends within a record, or has a class that there is not.
     """
+    import numpy as np
+
     if not content or len(content) % _RECORD:
         raise AssetError(f"{place} has {len(content)} bytes, no whole number of records of {_RECORD}")
     table = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
@@ -45,5 +49,7 @@ def train_and_test(members: Iterable[tuple[str, bytes]]) -> tuple[LabelledImages
 
 
 def _joined(parts: list[LabelledImages]) -> LabelledImages:
+    import numpy as np
+
     images, labels = [part.images for part in parts], [part.labels for part in parts]
     return LabelledImages(np.concatenate(images), np.concatenate(labels), _CLASSES)

@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from pydantic import Field
 
 from qbench.errors import AssetError
@@ -128,6 +127,8 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _read(classes: dict[str, list[Path]], size: int | None, place: str) -> LabelledImages:
+    import numpy as np
+
     files = [file for of_class in classes.values() for file in of_class]
     counts = [len(of_class) for of_class in classes.values()]
     pixels = stack_pictures(_opened(files), size, place)

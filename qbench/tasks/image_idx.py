@@ -6,12 +6,14 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from qbench.errors import AssetError
 from qbench.tasks.image_splits import LabelledImages
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -52,6 +54,8 @@ def parse_idx(content: bytes, dimensions: int, place: str) -> NDArray[np.uint8]:
     AssetError
         It is no such file, or has more or fewer values than it says.
     """
+    import numpy as np
+
     head = 4 + 4 * dimensions
     if content[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)) or len(content) < head:
         raise AssetError(f"{place} is no idx file of unsigned bytes with {dimensions} dimensions")
@@ -79,6 +83,8 @@ def labelled(images: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int,
     AssetError
         There are not as many labels as images.
     """
+    import numpy as np
+
     if len(images) != len(labels):
         raise AssetError(f"{place} has {len(images)} images and {len(labels)} labels")
     return LabelledImages(images[:, None], labels.astype(np.int64), classes)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from qbench.errors import AssetError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 _GREY = ("1", "L", "LA")
@@ -39,6 +38,8 @@ def stack_pictures(pictures: Iterable[tuple[str, Image]], size: int | None, plac
     AssetError
         There is none; or one is of another size, or not of 8 bits a channel.
     """
+    import numpy as np
+
     found: list[Image] = []
     first = ""
     for name, picture in pictures:
@@ -62,6 +63,8 @@ def stack_pictures(pictures: Iterable[tuple[str, Image]], size: int | None, plac
 
 def of_as_many_channels(images: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return images of shape (n, channels, height, width); grey ones repeated where the others have colours."""
+    import numpy as np
+
     return np.repeat(images, other.shape[1], axis=1) if images.shape[1] == 1 else images
 
 

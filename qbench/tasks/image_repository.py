@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from qbench.errors import AssetError
 from qbench.tasks.image_folder import ImageSize
 from qbench.tasks.image_pixels import of_as_many_channels, stack_pictures
@@ -128,6 +126,8 @@ def _class_names(source: ImageRepository, rows: Any) -> list[Any]:
 
 
 def _labelled(source: ImageRepository, split: str, rows: Any, names: list[Any]) -> LabelledImages:
+    import numpy as np
+
     numbers = {name: number for number, name in enumerate(names)}
     given = list(rows[source.label])
     foreign = next((row for row, name in enumerate(given) if name not in numbers), None)

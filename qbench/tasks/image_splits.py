@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, get_args
 
 from qbench.errors import AssetError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Split = Literal["train", "calibration", "evaluation"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -43,6 +44,8 @@ class LabelledImages:
 
     def sha256(self) -> str:
         """Return the hash of the images, their shape and their labels, in order."""
+        import numpy as np
+
         digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(self.labels.astype("<i8").tobytes())
@@ -156,11 +159,15 @@ _Ranked = tuple[int, bytes, int]
 
 
 def _hashes(images: LabelledImages) -> list[bytes]:
+    import numpy as np
+
     return [hashlib.sha256(image).digest() for image in np.ascontiguousarray(images.images)]
 
 
 def _by_class(images: LabelledImages, *, distinct: bool = True) -> list[list[tuple[bytes, int]]]:
     """Return (hash, row) of the images of each class by hash; of equal ones the first of the lowest class."""
+    import numpy as np
+
     found: list[list[tuple[bytes, int]]] = [[] for _ in range(images.classes)]
     hashes, labels = _hashes(images), images.labels.tolist()
     seen: set[bytes] = set()
@@ -176,6 +183,8 @@ def _ranked(images: list[tuple[bytes, int]]) -> list[_Ranked]:
 
 
 def _in_order(images: LabelledImages, rows: list[_Ranked]) -> LabelledImages:
+    import numpy as np
+
     return images.select(np.array([row for _, _, row in sorted(rows)], dtype=np.int64))
 
 

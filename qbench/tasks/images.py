@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gzip
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import BeforeValidator, PlainSerializer
 
 from qbench.errors import UnknownNameError
@@ -15,6 +14,9 @@ from qbench.tasks.image_folder import ImageFolder
 from qbench.tasks.image_repository import ImageRepository
 from qbench.tasks.image_source import ImageSource
 from qbench.tasks.image_splits import LabelledImages, Split, check_pinned, split_images, split_official
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["NAMED", "PINNED", "Cifar10", "Digits", "FashionMnist", "ImageSource", "ImagesField", "Mnist5k"]
 
@@ -110,6 +112,7 @@ def _pinned_fingerprint(name: str) -> dict[str, str]:
 
 @cache
 def _digits() -> dict[Split, LabelledImages]:
+    import numpy as np
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -122,6 +125,8 @@ def _digits() -> dict[Split, LabelledImages]:
 
 @cache
 def _mnist_5k() -> dict[Split, LabelledImages]:
+    import numpy as np
+
     ((_, packed),) = assets.read_members("mnist_5k")
     table = np.loadtxt(gzip.decompress(packed).decode().splitlines(), delimiter=",", dtype=np.int64)
     pixels = table[:, :-1].astype(np.uint8).reshape(-1, 1, 28, 28)
