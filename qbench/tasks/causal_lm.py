@@ -88,6 +88,11 @@ class LanguageModelSpec(Spec):
         """Return whether the model or its text comes from a repository."""
         return False
 
+    def refuses_method(self, method: Spec) -> str | None:
+        """Return why a method that does something about batch norm cannot be used: language models have none."""
+        bn = getattr(method, "bn", "keep")
+        return None if bn == "keep" else f"{self.label()} has no batch norm: there is nothing to {bn}"
+
     def fingerprint(self, seed: int) -> dict[str, str]:
         """Return hashes of everything that is read: weights, tokenizer, and the splits of the text.
 

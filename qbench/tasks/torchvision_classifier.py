@@ -10,11 +10,15 @@ from pydantic import Field, model_validator
 
 from qbench import atomic
 from qbench.errors import AssetError
+from qbench.spec import Spec
 from qbench.tasks.image_classifier import ImageModelSpec
 from qbench.tasks.images import ImagesField, ImageSource, Mnist5k
 
 if TYPE_CHECKING:
     from qbench.tasks.image_task import ImageTask
+
+
+_WITHOUT_BATCH_NORM = ("alexnet", "convnext", "squeezenet", "swin", "vgg", "vit")
 
 
 class TorchvisionClassifier(ImageModelSpec):
@@ -64,6 +68,12 @@ class TorchvisionClassifier(ImageModelSpec):
     def source(self) -> ImageSource:
         """Return where its images come from."""
         return self.images
+
+    def refuses_method(self, method: Spec) -> str | None:
+        """Return why a method that does something about batch norm cannot be used on a model known to have none."""
+        bn = getattr(method, "bn", "keep")
+        normed = "_bn" in self.model or not self.model.startswith(_WITHOUT_BATCH_NORM)
+        return None if bn == "keep" or normed else f"{self.model} has no batch norm: there is nothing to {bn}"
 
     def needs_hub(self) -> bool:
         """Return whether the images come from a repository."""

@@ -238,3 +238,10 @@ def test_a_number_that_is_not_finite_is_no_option() -> None:
     for value in (math.inf, math.nan):
         with pytest.raises(ValidationError, match="finite number"):
             MeanSquaredError(name="mse", p=value)
+
+
+@pytest.mark.parametrize("bn", ["recalibrate", "fold"])
+def test_a_language_model_has_no_batch_norm_to_see_to(bn: str) -> None:
+    method = RoundToNearest(name="rtn", bn=bn)  # type: ignore[arg-type]
+    assert ZooLM(name="llama-1m").refuses_method(method) == f"llama-1m has no batch norm: there is nothing to {bn}"
+    assert ZooLM(name="llama-1m").refuses_method(RoundToNearest(name="rtn")) is None

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from qbench.errors import AssetError, UnknownNameError
+from qbench.methods.rtn import RoundToNearest
 from qbench.tasks.torchvision_classifier import TorchvisionClassifier
+from qbench.tasks.torchvision_ops import declare_missing_operators
 from qbench.tasks.torchvision_task import load_torchvision
 
 
@@ -32,6 +34,20 @@ def test_a_model_of_another_kind_is_none_of_the_classifiers() -> None:
 def test_weights_come_from_one_place() -> None:
     with pytest.raises(ValidationError, match="give either weights or path"):
         spec(weights="imagenet", path="x.safetensors")
+
+
+@pytest.mark.parametrize(
+    "model", ["alexnet", "convnext_tiny", "squeezenet1_1", "swin_t", "vgg11", "vgg11_bn", "vit_b_32"]
+)
+def test_batch_norm_is_where_the_modules_say(model: str) -> None:
+    declare_missing_operators()
+    from torchvision import models
+
+    with torch.device("meta"):
+        built = models.get_model(model, weights=None)
+    has = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in built.modules())
+    assert has == (spec(model).refuses_method(RoundToNearest(name="rtn", bn="recalibrate")) is None)
+    assert spec(model).refuses_method(RoundToNearest(name="rtn")) is None
 
 
 def test_the_label_tells_model_weights_and_images() -> None:
