@@ -11,7 +11,9 @@ from qbench.methods.base import Method
 from qbench.methods.fine_tune import FineTuning
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.quantizers.base import IntegerQuantizer, Quantizer
-from qbench.registry import METHODS, QUANTIZERS, Registry
+from qbench.registry import METHODS, MODELS, QUANTIZERS, Registry
+from qbench.tasks.image_classifier import ImageModelSpec, ZooClassifier
+from qbench.tasks.torchvision_classifier import TorchvisionClassifier
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -79,3 +81,16 @@ def test_the_control_copies_every_option_of_the_budget() -> None:
 def test_the_measured_table_is_there() -> None:
     table = PAGE.partition("<!-- perf: begin -->\n")[2].partition("<!-- perf: end -->")[0]
     assert "matmul" in table and table.count("\n|") > 20
+
+
+OF_IMAGES = sections_of((DOCS / "vision.md").read_text(encoding="utf-8"))
+
+
+def test_every_option_of_an_image_model_is_explained() -> None:
+    embedded = options_in(OF_IMAGES["Embedded models"])
+    models = {name for name in MODELS.names() if MODELS.get(name) is ZooClassifier}
+    rows = re.findall(r"^\| `([\w-]+)` \|", OF_IMAGES["Embedded models"], flags=re.MULTILINE)
+    assert models <= set(rows)
+    assert embedded & set(ZooClassifier.model_fields) == set(ZooClassifier.model_fields) - {"name"}
+    own = options_in(OF_IMAGES["torchvision's models"])
+    assert own == set(TorchvisionClassifier.model_fields) - set(ImageModelSpec.model_fields)
