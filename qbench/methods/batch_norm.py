@@ -24,7 +24,7 @@ from qbench.errors import CellError
 Forward = Callable[[nn.Module, Tensor], object]
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
-_TOLERANCE = 1e-4
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,19 @@ def fold(model: nn.Module, forward: Forward, calibration: Sequence[Tensor]) -> F
     norms = _foldable(folded, forward, calibration[0][:2])
     if not norms:
         raise CellError("no batch norm follows a Conv2d or Linear layer directly (allowed here: bn: keep, recalibrate)")
-    for name, norm in norms.items():
-        weight, bias = _fused(folded.get_submodule(name), folded.get_submodule(norm))
-        put_folded(folded, name, norm, bias, weight)
-    _require_same(forward(model, calibration[0]), forward(folded, calibration[0]))
+    # In float64: what single precision makes of a folded model grows with its depth and its batch norms' factors.
+    exact, images = copy.deepcopy(folded).double(), calibration[0].double()
+    wanted = forward(exact, images)
+    _take_in(exact, norms)
+    _require_same(wanted, forward(exact, images))
+    _take_in(folded, norms)
     return Folding(folded, norms)
+
+
+def _take_in(model: nn.Module, norms: dict[str, str]) -> None:
+    for name, norm in norms.items():
+        weight, bias = _fused(model.get_submodule(name), model.get_submodule(norm))
+        put_folded(model, name, norm, bias, weight)
 
 
 @torch.no_grad()
@@ -260,7 +268,7 @@ def _can_take(module: nn.Module) -> bool:
 
 def _require_same(wanted: object, found: object) -> None:
     pairs = [
-        (one.float(), other.float())
+        (one.double(), other.double())
         for one, other in zip(tree_leaves(wanted), tree_leaves(found), strict=True)
         if isinstance(one, Tensor)
     ]
