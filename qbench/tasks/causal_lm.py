@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from qbench import atomic
 from qbench.errors import AssetError
-from qbench.spec import Spec
 from qbench.tasks import tokenizer, zoo
+from qbench.tasks.model_spec import ModelSpec
 from qbench.tasks.text import Commit, TextField, TextRepository, ThreeTexts
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def _nameable(value: str) -> str:
 Title = Annotated[str, AfterValidator(_nameable)]
 
 
-class LanguageModelSpec(Spec):
+class LanguageModelSpec(ModelSpec):
     """What every language-model task can be told.
 
     Attributes
@@ -57,51 +57,9 @@ class LanguageModelSpec(Spec):
     passages: Annotated[int, Field(ge=1)] = 16
     choices: Annotated[int, Field(ge=1)] = 40
 
-    def load(self, seed: int, device: str) -> LanguageTask:
-        """Load the model and its data.
-
-        Parameters
-        ----------
-        seed : int
-            The cell's seed.
-        device : str
-            Torch device.
-
-        Raises
-        ------
-        AssetError
-            A file is missing (the message names the command that brings it) or is not what was pinned.
-        """
-        raise NotImplementedError
-
-    def prepare(self) -> None:
-        """Bring what the task reads into the cache, before any cell runs.
-
-        Raises
-        ------
-        AssetError
-            Something is missing and cannot be fetched; the message names the command that brings it.
-        """
-        raise NotImplementedError
-
-    def needs_hub(self) -> bool:
-        """Return whether the model or its text comes from a repository."""
+    def has_batch_norm(self) -> bool:
+        """Return False: language models normalise over features, not over a batch."""
         return False
-
-    def refuses_method(self, method: Spec) -> str | None:
-        """Return why a method that does something about batch norm cannot be used: language models have none."""
-        bn = getattr(method, "bn", "keep")
-        return None if bn == "keep" else f"{self.label()} has no batch norm: there is nothing to {bn}"
-
-    def fingerprint(self, seed: int) -> dict[str, str]:
-        """Return hashes of everything that is read: weights, tokenizer, and the splits of the text.
-
-        Raises
-        ------
-        AssetError
-            A file is missing.
-        """
-        raise NotImplementedError
 
 
 class ZooLM(LanguageModelSpec):
@@ -120,7 +78,7 @@ class ZooLM(LanguageModelSpec):
         return zoo.language_model(self.name).seeds
 
     def load(self, seed: int, device: str) -> LanguageTask:
-        """Load the checkpoint of training seed `seed`; see `LanguageModelSpec.load`."""
+        """Load the checkpoint of training seed `seed`; see `ModelSpec.load`."""
         from qbench.tasks.language import load_zoo
 
         return load_zoo(self, seed, device)
@@ -169,7 +127,7 @@ class CausalLM(LanguageModelSpec):
         return self.title
 
     def load(self, seed: int, device: str) -> LanguageTask:
-        """Load the model from its folder or repository; see `LanguageModelSpec.load`."""
+        """Load the model from its folder or repository; see `ModelSpec.load`."""
         from qbench.tasks.language import load_pretrained
 
         return load_pretrained(self, seed, device)

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from qbench.spec import Spec
 from qbench.tasks import zoo
 from qbench.tasks.image_zoo import MobileNet, ResNet
+from qbench.tasks.model_spec import ModelSpec
 
 if TYPE_CHECKING:
     from qbench.tasks.image_task import ImageTask
     from qbench.tasks.images import ImageSource
 
 
-class ImageModelSpec(Spec):
+class ImageModelSpec(ModelSpec):
     """What every image task can be told.
 
     Attributes
@@ -60,47 +60,6 @@ class ImageModelSpec(Spec):
         """Return by how many pixels training images are moved at most."""
         return 2 if self.shift is None else self.shift
 
-    def load(self, seed: int, device: str) -> ImageTask:
-        """Load the model and its images.
-
-        Parameters
-        ----------
-        seed : int
-            The cell's seed.
-        device : str
-            Torch device.
-
-        Raises
-        ------
-        AssetError
-            A file is missing (the message names the command that brings it) or is not what was pinned.
-        """
-        raise NotImplementedError
-
-    def prepare(self) -> None:
-        """Bring what the task reads into the cache, before any cell runs.
-
-        Raises
-        ------
-        AssetError
-            Something is missing and cannot be fetched; the message names the command that brings it.
-        """
-        raise NotImplementedError
-
-    def needs_hub(self) -> bool:
-        """Return whether the images come from a repository."""
-        return False
-
-    def fingerprint(self, seed: int) -> dict[str, str]:
-        """Return hashes of everything that is read: weights, and the splits of the images.
-
-        Raises
-        ------
-        AssetError
-            A file is missing.
-        """
-        raise NotImplementedError
-
 
 class ZooClassifier(ImageModelSpec):
     """An embedded classifier; a cell's seed is the training seed.
@@ -125,16 +84,15 @@ class ZooClassifier(ImageModelSpec):
         """Return the training seeds there are."""
         return zoo.classifier(self.name).seeds
 
-    def refuses_method(self, method: Spec) -> str | None:
-        """Return why a method that does something about batch norm cannot be used on a model that has none."""
-        architecture, bn = zoo.classifier(self.name).architecture, getattr(method, "bn", "keep")
-        normed = isinstance(architecture, MobileNet) or (
+    def has_batch_norm(self) -> bool:
+        """Return whether its architecture has any."""
+        architecture = zoo.classifier(self.name).architecture
+        return isinstance(architecture, MobileNet) or (
             isinstance(architecture, ResNet) and architecture.norm == "batch"
         )
-        return None if normed or bn == "keep" else f"{self.name} has no batch norm: there is nothing to {bn}"
 
     def load(self, seed: int, device: str) -> ImageTask:
-        """Load the checkpoint of training seed `seed`; see `ImageModelSpec.load`."""
+        """Load the checkpoint of training seed `seed`; see `ModelSpec.load`."""
         from qbench.tasks.image_task import load_zoo
 
         return load_zoo(self, seed, device)

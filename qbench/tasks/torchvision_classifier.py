@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 
 from qbench import atomic
 from qbench.errors import AssetError
-from qbench.spec import Spec
 from qbench.tasks.image_classifier import ImageModelSpec
 from qbench.tasks.images import ImagesField, ImageSource, Mnist5k
 
@@ -69,25 +68,23 @@ class TorchvisionClassifier(ImageModelSpec):
         """Return where its images come from."""
         return self.images
 
-    def refuses_method(self, method: Spec) -> str | None:
-        """Return why a method that does something about batch norm cannot be used on a model known to have none."""
-        bn = getattr(method, "bn", "keep")
-        normed = "_bn" in self.model or not self.model.startswith(_WITHOUT_BATCH_NORM)
-        return None if bn == "keep" or normed else f"{self.model} has no batch norm: there is nothing to {bn}"
+    def has_batch_norm(self) -> bool:
+        """Return False for the families that have none; for any other, loading it shows."""
+        return "_bn" in self.model or not self.model.startswith(_WITHOUT_BATCH_NORM)
 
     def needs_hub(self) -> bool:
         """Return whether the images come from a repository."""
         return self.images.needs_hub()
 
     def prepare(self) -> None:
-        """Make sure that the name is known, and bring weights and images to this machine; see `ImageModelSpec`."""
+        """Make sure that the name is known, and bring weights and images to this machine; see `ModelSpec.prepare`."""
         from qbench.tasks.torchvision_task import fetch_weights
 
         fetch_weights(self)
         self.images.prepare()
 
     def load(self, seed: int, device: str) -> ImageTask:
-        """Load the model and its images; see `ImageModelSpec.load`."""
+        """Load the model and its images; see `ModelSpec.load`."""
         from qbench.tasks.torchvision_task import load_torchvision
 
         return load_torchvision(self, seed, device)
