@@ -15,11 +15,18 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("head", ["| loss", "| regime"])
-def test_tables_are_the_generated_ones(head: str) -> None:
+@pytest.mark.parametrize(
+    ("suite", "head"), [("llm_lowbit", "| loss"), ("llm_lowbit", "| regime"), ("vision_lowbit", "| accuracy %")]
+)
+def test_tables_are_the_generated_ones(suite: str, head: str) -> None:
     excerpt = README[README.index(head) :].split("\n\n")[0]
     assert excerpt.count("\n") > 3
-    assert excerpt in (ROOT / "results" / "tables" / "llm_lowbit.md").read_text(encoding="utf-8")
+    assert excerpt in (ROOT / "results" / "tables" / f"{suite}.md").read_text(encoding="utf-8")
+
+
+def test_what_batch_norm_explains_is_the_table_s() -> None:
+    told = re.findall(r"^> (of rtn's excess .*)$", README, flags=re.MULTILINE)
+    assert told and all(line in (ROOT / "results/tables/vision_lowbit.md").read_text(encoding="utf-8") for line in told)
 
 
 def test_the_example_suite_is_sound(tmp_path: Path) -> None:
