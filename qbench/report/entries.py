@@ -207,16 +207,18 @@ def _against_full(places: Places, rounded: Places | None) -> dict[str, object]:
     if others is None or len(others) != len(pairs):
         return found
     reference, where = stand(others)
-    lost = where.mean != "inside" and math.isfinite(reference.mean)
+    lost = where is not None and where.mean != "inside" and math.isfinite(reference.mean)
     return found | {"recovered": recovery(pairs, others) if lost else None}
 
 
-def stand(pairs: Sequence[Pair]) -> tuple[Excess, RowRegime]:
-    """Return the excess loss of a row and its regime."""
+def stand(pairs: Sequence[Pair]) -> tuple[Excess, RowRegime | None]:
+    """Return the excess loss of a row and its regime; None where full precision itself is no better than chance."""
     excess = paired_interval(pairs)
     full = [record for _, record in pairs]
     chance = full[0].facts.get("chance_loss")
     fp_loss = _mean([record.loss for record in full if record.loss is not None])
+    if chance is not None and fp_loss >= float(chance):
+        return excess, None
     return excess, judge(excess, fp_loss, None if chance is None else float(chance))
 
 

@@ -141,13 +141,25 @@ def leaderboard(records: Iterable[Record], expected: Sequence[Axes] | None = Non
         groups=groups,
         counts=_count(places, known),
         notes=book.notes(),
-        summary=tuple(line for group in groups for line in _summary(group)),
+        summary=(*(line for group in groups for line in _summary(group)), *_cautions(known.values())),
         environment=shared_environment(known.values()),
         started=min((record.started for record in known.values()), default=""),
         ended=max((record.ended for record in known.values()), default=""),
         interval=_interval_method(groups),
         left_out=len(everything) - len(known),
     )
+
+
+def _cautions(records: Iterable[Record]) -> list[str]:
+    """Return, model by model, why its rows tell nothing: full precision that knows nothing."""
+    found: dict[str, None] = {}
+    for record in records:
+        model, chance = str(record.axes["model"]), record.facts.get("chance_loss")
+        if record.axes["method"] != FP or record.loss is None:
+            continue
+        if chance is not None and record.loss >= float(chance):
+            found[f"{model}: full precision is no better than chance: no row has a regime, and G says nothing"] = None
+    return list(found)
 
 
 def _summary(group: Group) -> list[str]:

@@ -80,6 +80,7 @@ def split_images(
     AssetError
         A class has so few different images that a split would get none.
     """
+    _require_classes(everything, place)
     chosen: dict[Split, list[_Ranked]] = {split: [] for split in SPLITS}
     for label, distinct in enumerate(_by_class(everything)):
         count = len(distinct)
@@ -123,6 +124,7 @@ def split_official(train: LabelledImages, test: LabelledImages, place: str) -> d
     ):
         if one != other:
             raise AssetError(f"images {place} have {what} {one} for training and {other} for evaluation: not the same")
+    _require_classes(train, place)
     if not len(test):
         raise AssetError(f"images {place} have none for evaluation")
     seen = set(_hashes(test))
@@ -186,6 +188,13 @@ def _in_order(images: LabelledImages, rows: list[_Ranked]) -> LabelledImages:
     import numpy as np
 
     return images.select(np.array([row for _, _, row in sorted(rows)], dtype=np.int64))
+
+
+def _require_classes(images: LabelledImages, place: str) -> None:
+    if images.classes < 2:
+        raise AssetError(
+            f"images {place} have {images.classes} class: there is nothing to tell apart (allowed: 2 or more)"
+        )
 
 
 def _too_few(place: str, count: int, label: int, splits: tuple[str, ...]) -> AssetError:

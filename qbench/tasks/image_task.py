@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qbench.errors import CellError
+from qbench.errors import AssetError, CellError
 from qbench.seeds import derive_seed
 from qbench.tasks import zoo
 from qbench.tasks.evaluation import Evaluation
@@ -79,7 +79,7 @@ class ImageTask:
     @cached_property
     def calibration(self) -> list[Tensor]:
         """Batches of images drawn from the calibration split by the cell's seed."""
-        held = self._split("calibration")
+        held = self._enough("calibration", "calibration_images")
         seed = derive_seed("calibration", self.spec.label(), self.seed)
         order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
         rows = order[: self.spec.calibration_images].sort().values
@@ -89,7 +89,7 @@ class ImageTask:
     @cached_property
     def evaluation(self) -> ImageBatch:
         """Images spread evenly over the evaluation split, as bytes; the same for all seeds."""
-        held = self._split("evaluation")
+        held = self._enough("evaluation", "evaluation_images")
         count = min(self.spec.evaluation_images, len(held))
         rows = torch.arange(count) * len(held) // count
         return ImageBatch(torch.from_numpy(held.images)[rows], torch.from_numpy(held.labels)[rows])
@@ -174,6 +174,15 @@ class ImageTask:
             "calibration": f"{sum(map(len, self.calibration))} images of {shape}, calibration split",
             "evaluation": f"{len(self.evaluation.labels)} images of {shape}, evaluation split",
         }
+
+    def _enough(self, split: Split, option: str) -> LabelledImages:
+        held, asked = self._split(split), getattr(self.spec, option)
+        if option in self.spec.model_fields_set and asked > len(held):
+            raise AssetError(
+                f"{self.spec.label()}: {option}: given {asked}, and the {split} split has {len(held)} images "
+                f"(allowed: 1 to {len(held)})"
+            )
+        return held
 
     def _split(self, split: Split) -> LabelledImages:
         return self._load(split)

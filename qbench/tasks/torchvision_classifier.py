@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from qbench import atomic
 from qbench.errors import AssetError
 from qbench.tasks.image_classifier import ImageModelSpec
 from qbench.tasks.images import ImagesField, ImageSource, Mnist5k
+from qbench.tasks.torchvision_names import classifier_names
 
 if TYPE_CHECKING:
     from qbench.tasks.image_task import ImageTask
@@ -52,6 +54,19 @@ class TorchvisionClassifier(ImageModelSpec):
     images: ImagesField = Mnist5k()
     size: Annotated[int, Field(ge=8, le=1024)] | None = None
 
+    @field_validator("model")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        known = classifier_names()
+        if value not in known:
+            close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
+            hint = f": did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"{value!r} is no image classifier of torchvision{hint} (allowed: what torchvision.models.list_models("
+                "module=torchvision.models) lists)"
+            )
+        return value
+
     @model_validator(mode="after")
     def _one_source_of_weights(self) -> TorchvisionClassifier:
         if self.path is not None and "weights" in self.model_fields_set:
@@ -77,11 +92,11 @@ class TorchvisionClassifier(ImageModelSpec):
         return self.images.needs_hub()
 
     def prepare(self) -> None:
-        """Make sure that the name is known, and bring weights and images to this machine; see `ModelSpec.prepare`."""
+        """Bring images and weights to this machine; see `ModelSpec.prepare`."""
         from qbench.tasks.torchvision_task import fetch_weights
 
-        fetch_weights(self)
         self.images.prepare()
+        fetch_weights(self)
 
     def load(self, seed: int, device: str) -> ImageTask:
         """Load the model and its images; see `ModelSpec.load`."""

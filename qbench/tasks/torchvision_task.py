@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from qbench.errors import AssetError, UnknownNameError
+from qbench.errors import AssetError
 from qbench.seeds import derive_seed
 from qbench.tasks.blocks import find_blocks, idle_layers
 from qbench.tasks.image_data import Normalisation, Resizing
@@ -24,23 +24,8 @@ _CHANNELS = 3
 _IMAGENET_CLASSES = 1000
 
 
-def check_name(name: str) -> None:
-    """Make sure that torchvision has a classifier of that name.
-
-    Raises
-    ------
-    UnknownNameError
-        It has none.
-    """
-    models = _models()
-    known = models.list_models(module=models)
-    if name not in known:
-        raise UnknownNameError("torchvision model", name, known)
-
-
 def imagenet_weights(name: str) -> Any:
     """Return torchvision's default weights of a model: where they are, and what they were evaluated with."""
-    check_name(name)
     return _models().get_model_weights(name).DEFAULT
 
 
@@ -49,27 +34,20 @@ def fetch_weights(spec: TorchvisionClassifier) -> None:
 
     Raises
     ------
-    UnknownNameError
-        torchvision has no such model.
     AssetError
-        The weights cannot be had.
+        The weights cannot be had, or tell other classes apart than the images have.
     """
-    check_name(spec.model)
     if spec.path is None and spec.weights == "imagenet":
+        _require_imagenet_classes(spec)
         _imagenet_state(spec.model)
 
 
 def load_torchvision(spec: TorchvisionClassifier, seed: int, device: str) -> ImageTask:
     """Load a model and its images; see `TorchvisionClassifier.load`."""
-    check_name(spec.model)
     train = spec.images.load("train")
     size, normalisation = spec.size, Normalisation.of(train)
     if spec.path is None and spec.weights == "imagenet":
-        if train.classes != _IMAGENET_CLASSES:
-            raise AssetError(
-                f"{spec.label()}: imagenet weights tell {_IMAGENET_CLASSES} classes apart, the images have "
-                f"{train.classes} (allowed with these images: weights: random, or a path)"
-            )
+        _require_imagenet_classes(spec)
         transforms = imagenet_weights(spec.model).transforms()
         size = size or transforms.crop_size[0]
         normalisation = Normalisation(
@@ -82,6 +60,15 @@ def load_torchvision(spec: TorchvisionClassifier, seed: int, device: str) -> Ima
         _settle_statistics(task, seed)
     example = task.calibration[0][:1]
     return task.with_blocks([name for name, _ in find_blocks(task.model, example)], idle_layers(task.model, example))
+
+
+def _require_imagenet_classes(spec: TorchvisionClassifier) -> None:
+    classes = spec.images.load("train").classes
+    if classes != _IMAGENET_CLASSES:
+        raise AssetError(
+            f"{spec.label()}: imagenet weights tell {_IMAGENET_CLASSES} classes apart, the images have {classes} "
+            "(allowed with these images: weights: random, or a path)"
+        )
 
 
 def _models() -> Any:

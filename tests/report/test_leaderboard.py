@@ -256,3 +256,14 @@ def test_a_control_that_is_missing_is_counted(make_record: MakeRecord) -> None:
     board = leaderboard(records, [*(record.axes for record in records), axes])
     assert board.counts["missing"] == 1
     assert board.groups[0].controls["fine_tune"].statuses == {"missing": 1}
+
+
+def test_full_precision_that_knows_nothing_gives_no_regime(records: list[Record]) -> None:
+    for record in records:
+        record.facts["chance_loss"] = 2.0
+    board = leaderboard(records)
+    row = entry(board, "lsq", 2)
+    assert (row.regime, row.recovered) == (None, None)
+    assert row.excess is not None
+    assert any("m: full precision is no better than chance" in line for line in board.summary)
+    assert "inside" not in render_text(board).split("accuracy")[0].split("regime:")[0]

@@ -152,3 +152,11 @@ def test_a_split_that_is_not_the_pinned_one() -> None:
     check_pinned(found, pinned, "here")
     with pytest.raises(AssetError, match=r"^images here: split 'train' came out with sha256 \w{64}, pinned is 0000"):
         check_pinned(found, {**pinned, "train": "0" * 64}, "here")
+
+
+def test_images_of_one_class_tell_nothing_apart() -> None:
+    pixels = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)
+    one = LabelledImages(pixels, np.zeros(40, dtype=np.int64), 1)
+    for split in (lambda: split_images(one, 0.2, 0.2, "here"), lambda: split_official(one, one, "here")):
+        with pytest.raises(AssetError, match=r"^images here have 1 class: there is nothing to tell apart"):
+            split()

@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
-from qbench.errors import CellError
+from qbench.errors import AssetError, CellError
 from qbench.tasks.image_classifier import ZooClassifier
 from qbench.tasks.image_data import ImageBatch
 from qbench.tasks.image_task import ImageTask
@@ -77,10 +77,19 @@ def test_calibration_is_drawn_by_the_seed_from_its_own_split() -> None:
     first, again, other = (torch.cat(one.calibration) for one in tasks)
     assert first.shape == (60, 1, 8, 8)
     assert torch.equal(first, again) and not torch.equal(first, other)
-    whole = torch.cat(spec(calibration_images=10**6).load(0, "cpu").calibration)
-    assert len(whole) == len(spec().source().load("calibration"))
+    everything = len(spec().source().load("calibration"))
+    whole = torch.cat(spec(calibration_images=everything).load(0, "cpu").calibration)
+    assert len(whole) == everything
     known = {image.numpy().tobytes() for image in whole}
     assert {image.numpy().tobytes() for image in first} < known
+
+
+@pytest.mark.parametrize("option", ["calibration_images", "evaluation_images"])
+def test_more_images_than_there_are_cannot_be_asked_for(option: str) -> None:
+    asked = spec(**{option: 451}).load(0, "cpu")
+    split = option.partition("_")[0]
+    with pytest.raises(AssetError, match=rf"{option}: given 451, and the {split} split has \d+ images \(allowed: 1 to"):
+        getattr(asked, split)
 
 
 def test_no_image_is_in_two_splits() -> None:

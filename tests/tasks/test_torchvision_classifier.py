@@ -9,9 +9,10 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from qbench.errors import AssetError, UnknownNameError
+from qbench.errors import AssetError
 from qbench.methods.rtn import RoundToNearest
 from qbench.tasks.torchvision_classifier import TorchvisionClassifier
+from qbench.tasks.torchvision_names import classifier_names
 from qbench.tasks.torchvision_ops import declare_missing_operators
 from qbench.tasks.torchvision_task import load_torchvision
 
@@ -21,14 +22,24 @@ def spec(model: str = "mobilenet_v3_small", **options: object) -> TorchvisionCla
     return TorchvisionClassifier(name="torchvision", model=model, **{**few, **options})  # type: ignore[arg-type]
 
 
-def test_an_unknown_model_is_told_before_any_cell_runs() -> None:
-    with pytest.raises(UnknownNameError, match=r"^unknown torchvision model 'resnet81': did you mean 'resnet18'\?"):
-        spec("resnet81").prepare()
+def test_an_unknown_model_is_told_when_the_suite_is_read() -> None:
+    with pytest.raises(
+        ValidationError, match=r"'resnet81' is no image classifier of torchvision: did you mean 'resnet18'\?"
+    ):
+        spec("resnet81")
 
 
-def test_a_model_of_another_kind_is_none_of_the_classifiers() -> None:
-    with pytest.raises(UnknownNameError, match="unknown torchvision model 'fasterrcnn_resnet50_fpn'"):
-        spec("fasterrcnn_resnet50_fpn").prepare()
+@pytest.mark.parametrize("model", ["fasterrcnn_resnet50_fpn", "fcn_resnet50", "r3d_18", "raft_large"])
+def test_a_model_of_another_task_is_none_of_the_classifiers(model: str) -> None:
+    with pytest.raises(ValidationError, match=f"'{model}' is no image classifier of torchvision"):
+        spec(model)
+
+
+def test_the_names_are_those_that_torchvision_lists() -> None:
+    declare_missing_operators()
+    from torchvision import models
+
+    assert classifier_names() == set(models.list_models(module=models))
 
 
 def test_weights_come_from_one_place() -> None:
@@ -111,6 +122,8 @@ def test_the_fingerprint_changes_with_the_weights_file(tmp_path: Path) -> None:
 def test_imagenet_weights_want_imagenet_s_classes() -> None:
     with pytest.raises(AssetError, match=r"imagenet weights tell 1000 classes apart, the images have 10 \(allowed"):
         spec(weights="imagenet").load(0, "cpu")
+    with pytest.raises(AssetError, match=r"imagenet weights tell 1000 classes apart"):  # before any download
+        spec(weights="imagenet").prepare()
 
 
 def test_a_vision_transformer_is_made_for_the_size_of_its_images() -> None:
