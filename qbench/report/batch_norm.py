@@ -101,18 +101,13 @@ def explain(title: str, full: Entry | None, found: tuple[Recalibration, ...], ro
     lines = []
     for method in dict.fromkeys(one.method for one in found):
         own = sorted((one for one in found if one.method == method), key=lambda one: -one.bits)
-        parts = [f"{_share(one)} at {_width(one)} ({'; '.join(_told(one, full, rows))})" for one in own]
+        parts = [f"{_share(one)} at {numbers.bits(one.bits)} ({'; '.join(_told(one, full, rows))})" for one in own]
         lines.append(f"{title}: of {method}'s excess batch-norm statistics explain {', '.join(parts)}")
     return lines
 
 
 def _share(one: Recalibration) -> str:
-    ends = numbers.spread(one.share, numbers.share)
-    return f"{numbers.share(one.share.mean)}{f' {ends}' if ends else ''}"
-
-
-def _width(one: Recalibration) -> str:
-    return "1 bit" if one.bits == 1 else f"{one.bits} bits"
+    return numbers.with_ends(numbers.share(one.share.mean), one.share, numbers.share)
 
 
 def _told(one: Recalibration, full: Entry | None, rows: Rows) -> list[str]:

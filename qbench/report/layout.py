@@ -60,7 +60,7 @@ def tables(group: Group) -> list[Table]:
     methods = list(group.rows.items())
     if not group.bits:
         return [_details(group)]
-    widths = [f"{width} bits" if width > 1 else "1 bit" for width in group.bits]
+    widths = [numbers.bits(width) for width in group.bits]
     grids = [("accuracy %", _accuracy), ("loss", _loss)] if group.of_images else [("loss", _loss)]
     regimes = [[method, *(_regime(row.get(width)) for width in group.bits)] for method, row in methods]
     return [
@@ -144,16 +144,16 @@ def legend(board: Leaderboard) -> list[str]:
 def _loss(entry: Entry) -> str:
     if entry.excess is None:
         return numbers.loss(entry.loss)
-    ends = numbers.spread(entry.excess)
-    return f"{numbers.loss(entry.loss)} {numbers.signed(entry.excess.mean)}{f' {ends}' if ends else ''}"
+    mean = f"{numbers.loss(entry.loss)} {numbers.signed(entry.excess.mean)}"
+    return numbers.with_ends(mean, entry.excess, numbers.compact)
 
 
 def _accuracy(entry: Entry) -> str:
     change = entry.accuracy_change
     if change is None:
         return numbers.percent(entry.accuracy)
-    ends = numbers.spread(change, numbers.points)
-    return f"{numbers.percent(entry.accuracy)} {numbers.signed_points(change.mean)}{f' {ends}' if ends else ''}"
+    mean = f"{numbers.percent(entry.accuracy)} {numbers.signed_points(change.mean)}"
+    return numbers.with_ends(mean, change, numbers.points)
 
 
 def incomplete(entry: Entry) -> str:
@@ -200,8 +200,7 @@ def _details(group: Group) -> Table:
 def _recovered(entry: Entry) -> str:
     if entry.recovered is None:
         return numbers.ABSENT
-    ends = numbers.spread(entry.recovered, numbers.share)
-    return f"{numbers.share(entry.recovered.mean)}{f' {ends}' if ends else ''}"
+    return numbers.with_ends(numbers.share(entry.recovered.mean), entry.recovered, numbers.share)
 
 
 def _metric_column(name: str, known: list[str]) -> tuple[str, Callable[[Entry], str]]:

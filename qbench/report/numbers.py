@@ -78,6 +78,17 @@ def spread(interval: Interval | None, number: Callable[[float], str] = compact) 
     return f"[{number(interval.low)},{number(interval.high)}]"
 
 
+def with_ends(mean: str, interval: Interval, number: Callable[[float], str]) -> str:
+    """Return a mean as it is spelled, with the ends of its interval where it has any: ``.76 [.71,.80]``."""
+    ends = spread(interval, number)
+    return f"{mean} {ends}" if ends else mean
+
+
+def bits(width: int) -> str:
+    """Return ``1 bit`` or ``N bits``."""
+    return "1 bit" if width == 1 else f"{width} bits"
+
+
 def seconds(value: float | None) -> str:
     """Return wall-clock seconds, two digits at least."""
     return ABSENT if value is None else f"{value:.1f}" if value < 9.95 else f"{value:.0f}"

@@ -39,7 +39,7 @@ def _tables(groups: Sequence[Group]) -> Iterator[Table]:
         there = [group for group in groups if any(_is_wanted(row.get(width)) for row in group.rows.values())]
         methods = list(dict.fromkeys(method for group in there for method, row in group.rows.items() if width in row))
         ordered = sorted(there, key=lambda group: _merit(group, width))
-        headers = [f"{width} {'bit' if width == 1 else 'bits'}", "eff.bits", *methods]
+        headers = [numbers.bits(width), "eff.bits", *methods]
         rows = [
             [
                 str(group.quantizer),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from qbench.report import numbers
 from qbench.report.entries import Entry, find_rounding
 from qbench.report.numbers import percent, share, signed
 
@@ -39,7 +40,7 @@ def summarise(
             for kind, trained in (("PTQ", False), ("QAT", True))
             if (text := _best(entry for entry in entries if entry.trained is trained)) is not None
         ]
-        parts.append(f"at {_plural(lowest)} {', '.join(best)}")
+        parts.append(f"at {numbers.bits(lowest)} {', '.join(best)}")
     reference = "" if full is None or full.accuracy is None else f" (fp {percent(full.accuracy)} %)"
     return f"{title}{reference}: {'; '.join(parts) or 'nothing complete yet'}"
 
@@ -58,7 +59,7 @@ def _range(bits: Sequence[int], row: Mapping[int, Entry]) -> str:
     unknown = [str(width) for width in bits if width not in row or row[width].regime is None]
     if len(unknown) == len(bits):
         return f"not known at {', '.join(unknown)}"
-    lowest = f"inside down to {_plural(inside[-1])}" if inside else "inside at no bitwidth"
+    lowest = f"inside down to {numbers.bits(inside[-1])}" if inside else "inside at no bitwidth"
     tail = f", failed at {', '.join(failed)}" if failed else ""
     return lowest + tail + (f", not known at {', '.join(unknown)}" if unknown else "")
 
@@ -78,7 +79,3 @@ def _best(entries: Iterable[Entry]) -> str | None:
     scores = f" ({', '.join(told)})" if told else ""
     flaw = " (a layer fell back)" if best.fallbacks else ""
     return f"{method} {signed(excess)}{scores}{flaw}"
-
-
-def _plural(width: int) -> str:
-    return f"{width} bit" if width == 1 else f"{width} bits"

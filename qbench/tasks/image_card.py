@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tabulate import tabulate
-
 from qbench.tasks import zoo
-
-_CURVE_ROWS = 8
+from qbench.tasks.training_curve import curve_table
 
 
 def render_card(result: dict[str, Any]) -> str:
@@ -20,17 +17,12 @@ def render_card(result: dict[str, Any]) -> str:
         The content of ``training.json``, as `qbench.tasks.pretrain.pretrain` returns it.
     """
     spec, recipe, curve = zoo.classifier(result["name"]), result["recipe"], result["curve"]
-    last, count = curve[-1], min(_CURVE_ROWS, len(curve))
-    shown = [curve[index * (len(curve) - 1) // max(1, count - 1)] for index in range(count)]
-    rows = [
-        (
-            f"{row['step']:.0f}",
-            f"{row['train_loss']:.3f}",
-            f"{row['held_out_loss']:.3f}",
-            f"{100 * row['held_out_accuracy']:.1f}",
-        )
-        for row in shown
-    ]
+    last = curve[-1]
+    columns = {
+        "train loss": lambda row: f"{row['train_loss']:.3f}",
+        "held-out loss": lambda row: f"{row['held_out_loss']:.3f}",
+        "held-out accuracy %": lambda row: f"{100 * row['held_out_accuracy']:.1f}",
+    }
     mirrored = " and mirrored half of the time" if spec.images.mirrored else ""
     return "\n".join(
         [
@@ -51,7 +43,7 @@ def render_card(result: dict[str, Any]) -> str:
             f"- data: {(type(spec.images).__doc__ or '').splitlines()[0]}",
             "- licence: Apache-2.0 for the weights; they are derived from these images",
             "",
-            tabulate(rows, headers=["step", "train loss", "held-out loss", "held-out accuracy %"], tablefmt="github"),
+            curve_table(curve, columns),
             "",
             f"Made again by `qbench pretrain {result['name']} --seed {result['seed']}`; the whole curve is in "
             "`training.json`.",

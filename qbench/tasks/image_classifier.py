@@ -32,6 +32,7 @@ class ImageModelSpec(ModelSpec):
     sources: ClassVar[tuple[str, ...]] = tuple(
         f"qbench.tasks.{module}"
         for module in (
+            "blocks",
             "evaluation",
             "image_cifar",
             "image_data",

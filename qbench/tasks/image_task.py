@@ -14,6 +14,7 @@ from torch.nn import functional
 from qbench.errors import AssetError, CellError
 from qbench.seeds import derive_seed
 from qbench.tasks import zoo
+from qbench.tasks.blocks import find_blocks, idle_layers
 from qbench.tasks.evaluation import Evaluation
 from qbench.tasks.image_data import ImageBatch, Normalisation, stream
 from qbench.tasks.image_models import load_classifier
@@ -39,16 +40,15 @@ class ImageTask:
         ``load(split)`` gives the images of a split, of the size that the model takes.
     normalise : callable
         From uint8 pixels of shape (n, channels, height, width) to what the model takes.
-    blocks : sequence of str
-        Names of the parts that are run on their own, in the order in which they are called.
+    blocks : sequence of str or None
+        Names of the parts that are run on their own, in the order in which they are called; None where running the
+        model is to show them, and which layers it leaves alone.
     spec : ImageModelSpec
         Counts and augmentation.
     seed : int
         The cell's seed.
     device : str
         Torch device.
-    idle_layers : frozenset of str
-        Names of layers that stay in floating point because they are not called.
     """
 
     def __init__(
@@ -56,25 +56,29 @@ class ImageTask:
         model: nn.Module,
         load: Callable[[Split], LabelledImages],
         normalise: Callable[[Tensor], Tensor],
-        blocks: Sequence[str],
+        blocks: Sequence[str] | None,
         spec: ImageModelSpec,
         seed: int,
         device: str,
-        idle_layers: frozenset[str] = frozenset(),
     ) -> None:
         self.model = model.to(torch.device(device)).eval()
         self._load, self._normalise, self._blocks = load, normalise, blocks
         self.spec, self.seed, self.device = spec, seed, device
-        self.idle_layers = idle_layers
-
-    def with_blocks(self, names: Sequence[str], idle_layers: frozenset[str]) -> ImageTask:
-        """Return the same task with the blocks of these names, and with these layers left alone."""
-        model, spec = self.model, self.spec
-        return ImageTask(model, self._load, self._normalise, names, spec, self.seed, self.device, idle_layers)
 
     def blocks(self) -> list[tuple[str, nn.Module]]:
         """Return the blocks in the order in which they are called, with their names."""
-        return [(name, self.model.get_submodule(name)) for name in self._blocks]
+        return [(name, self.model.get_submodule(name)) for name in self._block_names]
+
+    @cached_property
+    def idle_layers(self) -> frozenset[str]:
+        """Names of layers that stay in floating point because they are not called."""
+        return frozenset() if self._blocks is not None else idle_layers(self.model, self.calibration[0][:1])
+
+    @cached_property
+    def _block_names(self) -> Sequence[str]:
+        if self._blocks is not None:
+            return self._blocks
+        return [name for name, _ in find_blocks(self.model, self.calibration[0][:1])]
 
     @cached_property
     def calibration(self) -> list[Tensor]:
@@ -98,7 +102,7 @@ class ImageTask:
         """Yield augmented training batches for ever."""
         source = self.spec.source()
         batches = stream(
-            self._split("train"),
+            self._load("train"),
             self._normalise,
             batch_size,
             seed,
@@ -165,7 +169,7 @@ class ImageTask:
 
     def facts(self) -> dict[str, Any]:
         """Return what a table must say of the model and its data."""
-        classes = self._split("evaluation").classes
+        classes = self._load("evaluation").classes
         shape = "x".join(str(side) for side in self.calibration[0].shape[1:])
         return {
             "chance_loss": math.log(classes),
@@ -176,16 +180,13 @@ class ImageTask:
         }
 
     def _enough(self, split: Split, option: str) -> LabelledImages:
-        held, asked = self._split(split), getattr(self.spec, option)
+        held, asked = self._load(split), getattr(self.spec, option)
         if option in self.spec.model_fields_set and asked > len(held):
             raise AssetError(
                 f"{self.spec.label()}: {option}: given {asked}, and the {split} split has {len(held)} images "
                 f"(allowed: 1 to {len(held)})"
             )
         return held
-
-    def _split(self, split: Split) -> LabelledImages:
-        return self._load(split)
 
 
 def _logits(model: nn.Module, images: Tensor) -> Tensor:

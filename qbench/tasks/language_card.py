@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tabulate import tabulate
-
 from qbench.tasks import assets, corpus, zoo
 from qbench.tasks.tokenizer import VOCAB_SIZE
-
-_CURVE_ROWS = 8
+from qbench.tasks.training_curve import curve_table
 
 
 def render_card(result: dict[str, Any]) -> str:
@@ -22,17 +19,11 @@ def render_card(result: dict[str, Any]) -> str:
     """
     spec, recipe, curve = zoo.language_model(result["name"]), result["recipe"], result["curve"]
     last = curve[-1]
-    # The first rows of evenly spaced ones, and always the last.
-    shown = [curve[index * (len(curve) - 1) // (_CURVE_ROWS - 1)] for index in range(_CURVE_ROWS)]
-    rows = [
-        (
-            f"{row['step']:.0f}",
-            f"{row['train_loss']:.3f}",
-            f"{row['held_out_loss']:.3f}",
-            f"{row['held_out_bits_per_byte']:.3f}",
-        )
-        for row in shown
-    ]
+    columns = {
+        "train loss": lambda row: f"{row['train_loss']:.3f}",
+        "held-out loss": lambda row: f"{row['held_out_loss']:.3f}",
+        "bits a byte": lambda row: f"{row['held_out_bits_per_byte']:.3f}",
+    }
     sources = [f"- {name}: {assets.asset(name).about} ({assets.asset(name).licence})" for name in corpus.SOURCES]
     again = f"qbench pretrain {result['name']} --seed {result['seed']}"
     return "\n".join(
@@ -59,7 +50,7 @@ def render_card(result: dict[str, Any]) -> str:
             "",
             *sources,
             "",
-            tabulate(rows, headers=["step", "train loss", "held-out loss", "bits a byte"], tablefmt="github"),
+            curve_table(curve, columns),
             "",
             f"Made again by `{again}`; the whole curve is in `training.json`.",
             "",

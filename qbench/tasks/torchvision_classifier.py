@@ -43,7 +43,6 @@ class TorchvisionClassifier(ImageModelSpec):
 
     sources: ClassVar[tuple[str, ...]] = (
         *ImageModelSpec.sources,
-        "qbench.tasks.blocks",
         "qbench.tasks.torchvision_ops",
         "qbench.tasks.torchvision_task",
     )

@@ -12,7 +12,6 @@ from torch.optim.swa_utils import update_bn
 
 from qbench.errors import AssetError
 from qbench.seeds import derive_seed
-from qbench.tasks.blocks import find_blocks, idle_layers
 from qbench.tasks.image_data import Normalisation, Resizing
 from qbench.tasks.image_task import ImageTask
 from qbench.tasks.torchvision_ops import declare_missing_operators
@@ -55,11 +54,10 @@ def load_torchvision(spec: TorchvisionClassifier, seed: int, device: str) -> Ima
         )
     to_input = Resizing(size, _CHANNELS, normalisation)
     model = _build(spec, train.classes, size or train.images.shape[-1], seed)
-    task = ImageTask(model, spec.images.load, to_input, (), spec, seed, device)
+    task = ImageTask(model, spec.images.load, to_input, None, spec, seed, device)
     if spec.path is None and spec.weights == "random":
         _settle_statistics(task, seed)
-    example = task.calibration[0][:1]
-    return task.with_blocks([name for name, _ in find_blocks(task.model, example)], idle_layers(task.model, example))
+    return task
 
 
 def _require_imagenet_classes(spec: TorchvisionClassifier) -> None:
