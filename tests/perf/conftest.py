@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from pytest_benchmark.fixture import BenchmarkFixture
 
 SIZE = 1536
 
@@ -37,3 +39,29 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["matmul GFLOP/s"] = matmul_gflops()
     machine_info["torch"] = torch.__version__
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def in_turns() -> Callable[..., float]:
+    """Return a function that times ours in turns with a reference, keeps and returns the median of their ratios."""
+
+    def timed(
+        benchmark: BenchmarkFixture,
+        ours: Callable[[], object],
+        reference: Callable[[], object],
+        pairs: int,
+        name: str,
+    ) -> float:
+        seconds: list[float] = []
+
+        def timed_reference() -> None:
+            start = time.perf_counter()
+            reference()
+            seconds.append(time.perf_counter() - start)
+
+        benchmark.pedantic(ours, setup=timed_reference, rounds=pairs, warmup_rounds=1)
+        both = zip(benchmark.stats.stats.data, seconds[-pairs:], strict=True)
+        benchmark.extra_info[name] = ratio = statistics.median(mine / its for mine, its in both)
+        return ratio
+
+    return timed

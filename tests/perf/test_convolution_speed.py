@@ -11,8 +11,6 @@ Estimating batch norms again is one forward pass whose batch norms read their in
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import pytest
@@ -27,29 +25,18 @@ from qbench.methods.matrices import column_pieces, moments
 from qbench.tasks.image_models import build_classifier
 from qbench.tasks.image_zoo import ResNet
 
+InTurns = Callable[..., float]
 PAIRS = 7
+RATIO = "time beside torch's own"
 # Channels, pixels a side; what is to be reached, as a share of the reference's time: it unfolds the more, the larger.
 SHAPES = {"16 channels 28x28": (16, 28, 0.8), "32 channels 14x14": (32, 14, 1.0), "64 channels 7x7": (64, 7, 1.1)}
 
 
-def timed(benchmark: BenchmarkFixture, ours: Callable[[], object], reference: Callable[[], object]) -> float:
-    """Time ours in turns with the reference, and return the median of the ratios."""
-    seconds: list[float] = []
-
-    def timed_reference() -> None:
-        start = time.perf_counter()
-        reference()
-        seconds.append(time.perf_counter() - start)
-
-    benchmark.pedantic(ours, setup=timed_reference, rounds=PAIRS, warmup_rounds=1)
-    pairs = zip(benchmark.stats.stats.data, seconds[-PAIRS:], strict=True)
-    benchmark.extra_info["time beside torch's own"] = ratio = statistics.median(mine / its for mine, its in pairs)
-    return ratio
-
-
 @pytest.mark.benchmark(group="moments of a convolution")
 @pytest.mark.parametrize("shape", SHAPES)
-def test_moments_are_faster_than_unfolding_all_images(benchmark: BenchmarkFixture, shape: str) -> None:
+def test_moments_are_faster_than_unfolding_all_images(
+    benchmark: BenchmarkFixture, in_turns: InTurns, shape: str
+) -> None:
     channels, side, limit = SHAPES[shape]
     layer = nn.Conv2d(channels, channels, 3, padding=1)
     images = torch.randn(256, channels, side, side, generator=torch.Generator().manual_seed(0))
@@ -63,11 +50,11 @@ def test_moments_are_faster_than_unfolding_all_images(benchmark: BenchmarkFixtur
         return patches @ patches.T
 
     assert torch.allclose(ours(), reference(), rtol=1e-3, atol=0.5)
-    assert timed(benchmark, ours, reference) <= limit
+    assert in_turns(benchmark, ours, reference, PAIRS, RATIO) <= limit
 
 
 @pytest.mark.benchmark(group="batch norms estimated again")
-def test_estimating_again_costs_what_torch_s_own_loop_does(benchmark: BenchmarkFixture) -> None:
+def test_estimating_again_costs_what_torch_s_own_loop_does(benchmark: BenchmarkFixture, in_turns: InTurns) -> None:
     torch.manual_seed(0)
     model = build_classifier(ResNet(kind="resnet", blocks_per_stage=1), 1, 28, 10).eval()
     calibration = list(torch.randn(256, 1, 28, 28).split(128))
@@ -75,4 +62,4 @@ def test_estimating_again_costs_what_torch_s_own_loop_does(benchmark: BenchmarkF
     def ours() -> object:
         return recalibrate(model, lambda model, batch: model(batch), calibration)
 
-    assert timed(benchmark, ours, lambda: update_bn(calibration, model)) <= 1.1
+    assert in_turns(benchmark, ours, lambda: update_bn(calibration, model), PAIRS, RATIO) <= 1.1
