@@ -227,7 +227,7 @@ def scope(names: Iterable[Registered] = ()) -> Iterator[Callable[[], tuple[Regis
     QBenchError
         One of the names is taken.
     """
-    registries = {registry.kind: registry for registry in (MODELS, QUANTIZERS, METHODS)}
+    registries = {registry.kind: registry for registry in (MODELS, QUANTIZERS, METHODS, PROBES)}
     # `names` reads the entry points: a local name must not be there before them.
     before = {kind: frozenset(registry.names()) for kind, registry in registries.items()}
     given = tuple(names)
@@ -262,6 +262,7 @@ QUANTIZERS = Registry(
         "hqq": "qbench.quantizers.hqq:HalfQuadratic",
         "nf": "qbench.quantizers.nf:NormalFloat",
         "fp": "qbench.quantizers.fp:FloatingPoint",
+        "lattice": "qbench.quantizers.lattice:Lattice",
         "pot": "qbench.quantizers.pot:PowersOfTwo",
         "apot": "qbench.quantizers.apot:AdditivePowersOfTwo",
         "seq": "qbench.quantizers.seq:StretchedElastic",
@@ -286,9 +287,28 @@ METHODS = Registry(
         "block_ap": "qbench.methods.block_ap:BlockAP",
         "ste_qat": "qbench.methods.ste_qat:StraightThroughQAT",
         "lsq": "qbench.methods.lsq:LearnedStepSize",
+        "latent_grad": "qbench.methods.latent_grad:LatentGradient",
+        "noise_grad": "qbench.methods.noise_grad:NoiseGradient",
+        "random_grad": "qbench.methods.random_grad:RandomGradient",
+        "ft_then_ptq": "qbench.methods.ft_then_ptq:FineTuningThenPTQ",
+        "qubo": "qbench.methods.qubo:QuadraticRounding",
     },
     base="qbench.plugin:Method",
     needs=("solve",),
+)
+PROBES = Registry(
+    "probe",
+    "qbench.probes",
+    {
+        "ladder": "qbench.geometry.ladder:Ladder",
+        "radius": "qbench.geometry.radius:Radius",
+        "curvature": "qbench.geometry.curvature:Curvature",
+        "inward": "qbench.geometry.inward:Inward",
+        "segments": "qbench.geometry.segments:Segments",
+        "codewords": "qbench.geometry.codewords:Codewords",
+    },
+    base="qbench.geometry.base:Probe",
+    needs=("measure",),
 )
 MODELS = Registry(
     "model",
@@ -306,5 +326,9 @@ MODELS = Registry(
         "torchvision": "qbench.tasks.torchvision_classifier:TorchvisionClassifier",
         "vit-mnist": "qbench.tasks.image_classifier:ZooClassifier",
         "causal_lm": "qbench.tasks.causal_lm:CausalLM",
+        "valley_a": "qbench.geometry.valley:ValleyCase",
+        "valley_b": "qbench.geometry.valley:ValleyCase",
+        "valley_c": "qbench.geometry.valley:ValleyCase",
+        "river_valley": "qbench.geometry.valley:RiverValley",
     },
 )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qbench.errors import CellError, DivergedError
 from qbench.methods.matrices import from_matrix, to_matrix
+from qbench.methods.watch import Watch
 from qbench.quant.block_grid import BlockGrid, dequantize
 from qbench.quant.qparams import QParams
 from qbench.quantizers.activations import Activations
@@ -97,6 +98,8 @@ class Problem:
     predict : callable or None
         ``predict(model, batch)`` is (logits of shape (positions, classes), targets of shape (positions,)), of which the
         loss is the mean cross entropy; None for a task that has no such thing.
+    watch : Watch or None
+        Who looks on where the whole model is trained.
     """
 
     model: nn.Module
@@ -108,6 +111,7 @@ class Problem:
     tokens_of: Callable[[Any], int]
     seed_of: Callable[[str], int]
     predict: Callable[[nn.Module, Any], tuple[Tensor, Tensor]] | None = None
+    watch: Watch | None = None
 
     @property
     def layers(self) -> list[TargetLayer]:

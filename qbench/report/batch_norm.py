@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from qbench.errors import StoreError
 from qbench.report import numbers
 from qbench.report.entries import Entry, Places
-from qbench.report.statistics import Interval, recovery
+from qbench.claims.statistics import Interval, recovery
 
 _OPTION = re.compile(r"(?<=\[)bn=recalibrate,|,bn=recalibrate(?=[,\]])|\[bn=recalibrate\]")
 

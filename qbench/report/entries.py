@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from qbench.errors import StoreError
 from qbench.report.notes import NoteBook
-from qbench.report.regimes import RowRegime, judge
-from qbench.report.statistics import Excess, Interval, Pair, accuracy_change, paired_interval, recovery
+from qbench.claims.regimes import RowRegime, judge
+from qbench.claims.statistics import Excess, Interval, Pair, accuracy_change, paired_interval, recovery
 from qbench.store.record import Record, find_accuracy
 from qbench.suite.cell import FP, cell_label
 

@@ -10,7 +10,7 @@ from typing import Any
 from qbench.report.batch_norm import Recalibration, explain, recalibrations
 from qbench.report.entries import Axes, Entry, Places, find_rounding, is_rounding, make_entry
 from qbench.report.notes import Note, NoteBook
-from qbench.report.statistics import COVERAGE, RESAMPLES
+from qbench.claims.statistics import COVERAGE, RESAMPLES
 from qbench.report.summary import summarise
 from qbench.store.environment import shared_environment
 from qbench.store.floats import spell

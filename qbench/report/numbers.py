@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from qbench.report.statistics import Interval
+from qbench.claims.statistics import Interval
 
 ABSENT = "-"
 

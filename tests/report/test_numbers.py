@@ -5,7 +5,7 @@ import math
 import pytest
 
 from qbench.report import numbers
-from qbench.report.statistics import Interval
+from qbench.claims.statistics import Interval
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qbench.report.regimes import judge, regime, thresholds
-from qbench.report.statistics import Excess
+from qbench.claims.regimes import judge, regime, thresholds
+from qbench.claims.statistics import Excess
 
 ORDER = ["inside", "grey", "failed"]
 

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from qbench.report.statistics import Excess
+from qbench.claims.statistics import Excess
 
 Regime = Literal["inside", "grey", "failed"]
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qbench.errors import StoreError
-from qbench.report.statistics import Pair, paired_interval, recovery
+from qbench.claims.statistics import Pair, paired_interval, recovery
 from qbench.store.record import Record
 
 MakeRecord = Callable[..., Record]
