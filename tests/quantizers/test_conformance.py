@@ -35,6 +35,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "hessian_mse": [{}, {"p": 2.4, "candidates": 40, "smallest": 0.3}],
     "hqq": [{}, {"p": 1.0, "beta": 1.0, "kappa": 1.1, "iterations": 5}],
     "nf": [{}, {"range": "mse"}],
+    "lattice": [{}, {"step": 0.25, "unit": "absolute"}],
     "fp": [{}, {"format": "e3m0", "range": "mse"}, {"format": "e5m2"}, {"format": "e1m2"}],
     "pot": [{}, {"range": "mse"}],
     "apot": [{}, {"range": "mse"}],
