@@ -21,6 +21,8 @@ class FullPrecisionTraining:
     ----------
     train_tokens, train_steps : int
         Data consumed.
+    watched_seconds : float
+        What `Problem.watch` took.
     traces : dict of str to list of float
         Curves for the record; ``train_loss`` is the loss before each update, in nats.
     statistics : dict of str to Tensor
@@ -29,6 +31,7 @@ class FullPrecisionTraining:
 
     train_tokens: int
     train_steps: int
+    watched_seconds: float = 0.0
     traces: dict[str, list[float]] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
 
@@ -54,5 +57,9 @@ class FineTuning(WeightTraining):
         training = Training(problem, self, [LatentWeight(layer) for layer in problem.layers], problem.loss)
         training.run()
         return FullPrecisionTraining(
-            training.tokens, training.steps_done, {"train_loss": training.losses}, training.statistics()
+            training.tokens,
+            training.steps_done,
+            training.watched_seconds,
+            {"train_loss": training.losses},
+            training.statistics(),
         )

@@ -16,7 +16,7 @@ from qbench.methods.matrices import from_matrix, to_matrix
 from qbench.methods.oscillation import Oscillation
 from qbench.methods.problem import LayerSolution, TargetLayer
 from qbench.methods.qat_options import QuantizationAwareTraining
-from qbench.quant.block_grid import BlockGrid, dequantize, quantize
+from qbench.quant.block_grid import BlockGrid, dequantize, fake_quantize, quantize
 from qbench.quant.fused import round_to_levels
 
 
@@ -74,6 +74,16 @@ class LatentWeight:
 
     def after_update(self) -> None:
         """Restore what must hold after each optimizer step."""
+
+    def deployed(self) -> Tensor:
+        """Return what would be deployed now, of shape (rows, columns): here the latent weight itself. Changes nothing.
+
+        Returns
+        -------
+        Tensor of shape (rows, columns)
+            In float32, with memory of its own.
+        """
+        return to_matrix(self.layer.module, self.latent.detach()).clone()
 
 
 class QuantizedWeight(LatentWeight):
@@ -148,6 +158,11 @@ class QuantizedWeight(LatentWeight):
         frozen = self.frozen()
         if frozen is not None:
             to_matrix(self.layer.module, self.latent.grad).masked_fill_(frozen, 0.0)
+
+    @torch.no_grad()
+    def deployed(self) -> Tensor:
+        """Return the nearest levels of the latent weight on its grid; see `LatentWeight.deployed`."""
+        return fake_quantize(self._matrix, self.grid())
 
     def solution(self) -> LayerSolution:
         """Return the codes that the model computes with now.

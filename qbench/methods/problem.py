@@ -167,6 +167,8 @@ class Solution:
         By layer name; every target layer once.
     calibration_tokens, train_tokens, train_steps : int
         Data consumed.
+    watched_seconds : float
+        What `Problem.watch` took, which is no part of the method's time.
     traces : dict of str to list of float
         Curves for the record.
     statistics : dict of str to Tensor
@@ -182,6 +184,7 @@ class Solution:
     calibration_tokens: int = 0
     train_tokens: int = 0
     train_steps: int = 0
+    watched_seconds: float = 0.0
     traces: dict[str, list[float]] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, QParams] = field(default_factory=dict)

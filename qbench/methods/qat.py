@@ -239,6 +239,7 @@ def train(
         calibration_tokens=problem.calibration_tokens if static else 0,
         train_tokens=training.tokens,
         train_steps=training.steps_done,
+        watched_seconds=training.watched_seconds,
         traces={"train_loss": training.losses},
         statistics=training.statistics(),
         inputs=static,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
@@ -42,6 +43,8 @@ class Training:
         The loss before each update.
     tokens : int
         Tokens (or images) seen.
+    watched_seconds : float
+        Spent in looking on: in `Problem.watch`, which is no part of the training.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Training:
         self._step_sizes = step_sizes
         self.losses: list[float] = []
         self.tokens = 0
+        self.watched_seconds = 0.0
         self._unread: list[Tensor] = []
         self._norms = batch_norms(problem.model)
         problem.model.requires_grad_(requires_grad=False).train()
@@ -76,6 +80,8 @@ class Training:
     def run(self) -> None:
         """Train to the end, and leave the model as it is evaluated.
 
+        The problem's watch is shown the weights before the first update and after each one, where it wants them.
+
         Raises
         ------
         DivergedError
@@ -83,8 +89,10 @@ class Training:
         """
         options, problem = self._options, self._problem
         batches = problem.train_batches(options.batch_size, problem.seed_of("train-batches"))
+        self._show()
         for batch in islice(batches, options.steps):
             self.step(batch)
+            self._show()
         self._read_losses()
         for weight in self._weights:
             weight.layer.module.weight.grad = None
@@ -124,6 +132,18 @@ class Training:
             for buffer, value in norm.named_buffers(recurse=False)
         }
 
+    def _show(self) -> None:
+        watch, done = self._problem.watch, self.steps_done
+        if watch is None or not watch.wants(done):
+            return
+        # A diverged training is told before its weights are shown, and an accelerator's work on it is not the watch's.
+        self._read_losses()
+        if self._trained[0].is_cuda:
+            torch.cuda.synchronize(self._trained[0].device)
+        started = time.monotonic()
+        watch.see(done, self._weights)
+        self.watched_seconds += time.monotonic() - started
+
     def _read_losses(self) -> None:
         read = torch.stack(self._unread).tolist() if self._unread else []
         self._unread = []
@@ -140,5 +160,5 @@ def _optimizer(
     groups: list[dict[str, Any]] = [{"params": [weight.latent for weight in weights], "lr": options.learning_rate}]
     groups += [group for one in [*weights, *step_sizes] for group in one.step_sizes()]
     if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=options.learning_rate, momentum=0.9, fused=True)
+        return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, fused=True)
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qbench.methods.base import Deployment
 
@@ -19,9 +19,11 @@ class WeightTraining(Deployment):
     batch_size : int
         Training windows (or images) a step.
     learning_rate : float
-        Peak rate of the weights.
+        Peak rate of the weights; at 0 they stay as they are.
     optimizer : str
-        AdamW with betas (0.9, 0.95), or SGD with momentum 0.9; no weight decay in either.
+        AdamW with betas (0.9, 0.95), or SGD; no weight decay in either.
+    momentum : float
+        Of SGD; 0 is plain gradient descent.
     schedule : str
         The rate falls to zero along half a cosine, or stays.
     clip_norm : float or None
@@ -48,8 +50,16 @@ class WeightTraining(Deployment):
 
     steps: Annotated[int, Field(ge=1)] = 80
     batch_size: Annotated[int, Field(ge=1)] = 8
-    learning_rate: Annotated[float, Field(gt=0)] = 7e-4
+    learning_rate: Annotated[float, Field(ge=0)] = 7e-4
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["cosine", "constant"] = "cosine"
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     bn_training: Literal["freeze", "update"] = "freeze"
+
+    @model_validator(mode="after")
+    def _momentum_is_that_of_sgd(self) -> Self:
+        default = type(self).model_fields["momentum"].default
+        if self.optimizer != "sgd" and self.momentum != default:
+            raise ValueError(f"momentum {self.momentum:g} is an option of sgd, given optimizer {self.optimizer}")
+        return self

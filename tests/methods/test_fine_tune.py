@@ -28,6 +28,7 @@ BUDGET: dict[str, Any] = {
     "batch_size": 3,
     "learning_rate": 0.0125,
     "optimizer": "sgd",
+    "momentum": 0.5,
     "schedule": "constant",
     "clip_norm": 0.5,
     "bn": "recalibrate",

@@ -66,6 +66,7 @@ CHANGED: dict[str, dict[str, Any]] = {
         "batch_size": 3,
         "learning_rate": 0.125,
         "optimizer": "sgd",
+        "momentum": 0.5,
         "schedule": "constant",
         "clip_norm": None,
         "bn": "recalibrate",
@@ -82,6 +83,7 @@ CHANGED: dict[str, dict[str, Any]] = {
         "batch_size": 3,
         "learning_rate": 0.125,
         "optimizer": "sgd",
+        "momentum": 0.5,
         "schedule": "constant",
         "clip_norm": None,
         "bn": "recalibrate",
@@ -111,6 +113,9 @@ OUT_OF_BOUNDS: list[tuple[str, dict[str, Any]]] = [
     ("ste_qat", {"batch_size": 0}),
     ("ste_qat", {"learning_rate": -1}),
     ("ste_qat", {"optimizer": "lion"}),
+    ("ste_qat", {"momentum": 1, "optimizer": "sgd"}),
+    ("ste_qat", {"momentum": -0.5, "optimizer": "sgd"}),
+    ("lsq", {"momentum": 0.5}),
     ("ste_qat", {"schedule": "linear"}),
     ("ste_qat", {"clip_norm": 0}),
     ("ste_qat", {"gradient": "stochastic"}),
@@ -160,6 +165,13 @@ def test_labels(name: str) -> None:
     changed = make(name, **CHANGED[name]).label()
     assert changed.startswith(name)
     assert all(f"{field}=" in changed for field in CHANGED[name])
+
+
+def test_momentum_is_that_of_sgd() -> None:
+    plain = {"optimizer": "sgd", "momentum": 0, "schedule": "constant", "clip_norm": None}
+    assert make("ste_qat", **plain).label() == "ste_qat[optimizer=sgd,momentum=0,schedule=constant,clip_norm=None]"
+    with pytest.raises(ValidationError, match=r"momentum 0\.5 is an option of sgd, given optimizer adamw"):
+        make("ste_qat", momentum=0.5)
 
 
 def test_labels_in_full() -> None:
