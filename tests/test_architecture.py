@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import qbench
-from qbench.registry import METHODS, MODELS, QUANTIZERS
+from qbench.registry import METHODS, MODELS, PROBES, QUANTIZERS
 
 PACKAGE = Path(qbench.__file__).parent
 MODULES = {
@@ -34,21 +34,23 @@ ROOMS = {
     "registry": GROUND | {"spec"},
     "suite": GROUND | {"spec", "registry"},
     "store": GROUND | {"spec", "registry", "suite"},
-    "report": KNOWN,
+    "claims": KNOWN,
+    "report": KNOWN | {"claims"},
     # What is computed.
     "quant": GROUND,
     "quantizers": GROUND | {"spec", "quant"},
     "methods": GROUND | {"spec", "quant", "quantizers"},
     "tasks": GROUND | {"spec"},
+    "geometry": GROUND | {"spec", "quant", "quantizers", "methods", "tasks"},
     # What strangers import, of both.
     "plugin": GROUND | {"spec", "registry", "quant", "quantizers", "methods"},
-    "runner": KNOWN | {"quant", "quantizers", "methods", "tasks"},
+    "runner": KNOWN | {"quant", "quantizers", "methods", "tasks", "geometry"},
     "conformance": GROUND | {"spec", "registry", "suite", "quant", "quantizers", "methods", "tasks"},
     "testing": {"errors", "quantizers", "methods", "conformance"},
     # Where both meet.
-    "cli": KNOWN | {"plugin", "report", "runner", "tasks", "conformance"},
+    "cli": KNOWN | {"plugin", "report", "claims", "runner", "tasks", "conformance"},
 }
-TORCH_FREE_ROOMS = GROUND | {"spec", "registry", "suite", "store", "report", "plugin", "cli"}
+TORCH_FREE_ROOMS = GROUND | {"spec", "registry", "suite", "store", "claims", "report", "plugin", "cli"}
 HEAVY = {"torch", "torchvision", "transformers", "datasets", "lm_eval", "safetensors.torch"}
 
 MOST_LINES = 350
@@ -133,7 +135,7 @@ def test_what_is_known_is_free_of_torch(module: str) -> None:
         assert way_to_torch(module) is None
 
 
-@pytest.mark.parametrize("registry", [QUANTIZERS, METHODS, MODELS], ids=lambda registry: registry.kind)
+@pytest.mark.parametrize("registry", [QUANTIZERS, METHODS, PROBES, MODELS], ids=lambda registry: registry.kind)
 def test_specs_are_free_of_torch(registry: object) -> None:
     for name in registry.names():
         module = registry.get(name).__module__

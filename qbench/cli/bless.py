@@ -24,11 +24,12 @@ def bless(
 ) -> None:
     """Write results/baselines/SUITE.json from the stored records; every cell must be there and clean."""
     from qbench.store.baseline import make_baseline, write_baseline
+    from qbench.suite.enumerate import measured_cells
 
     loaded, cells = select(suite)
     found = make_baseline(records.current(loaded, cells, out), suite=loaded.name)
     path = options.baseline_path(loaded.name)
     done = "replaced" if path.exists() else "wrote"
-    labels = [cell.label() for cell in cells if cell.skip is None]
+    labels = [cell.label() for cell in measured_cells(cells) if cell.skip is None]
     write_baseline(path, found, expected_labels=labels, accepted=accept or [])
     typer.echo(f"{done} {path}: {len(found.cells)} cells")

@@ -30,12 +30,13 @@ def compare(
     from qbench.report.comparison import render_comparison
     from qbench.store.baseline import read_baseline
     from qbench.store.comparison import compare as compare_records
+    from qbench.suite.enumerate import measured_cells
 
     loaded, cells = select(suite, seeds, only)
     path = options.baseline_path(loaded.name)
     if not path.exists():
         raise StoreError(f"no baseline at {path}: `qbench bless --suite {suite}` makes one")
-    labels = [cell.label() for cell in cells if cell.skip is None]
+    labels = [cell.label() for cell in measured_cells(cells) if cell.skip is None]
     found = compare_records(records.current(loaded, cells, out), read_baseline(path), labels)
     if json:
         options.print_json(found.to_json())

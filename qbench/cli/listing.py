@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qbench.spec import Spec
     from qbench.tasks.zoo import ZooEntry
 
-_KINDS = ("suites", "models", "quantizers", "methods", "assets")
+_KINDS = ("suites", "models", "quantizers", "methods", "probes", "assets")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,14 +28,14 @@ def add_to(app: typer.Typer) -> None:
 
 def list_names(
     kind: Annotated[
-        str | None, typer.Argument(help="suites, models, quantizers, methods or assets; all when left out.")
+        str | None, typer.Argument(help="suites, models, quantizers, methods, probes or assets; all when left out.")
     ] = None,
     suite: Annotated[
         str | None, typer.Option("--suite", "-s", help="Also what the plugins of this suite bring.")
     ] = None,
     json: options.JsonOption = False,
 ) -> None:
-    """List suites, models, quantizers, methods and assets, and where names come from that are not built in."""
+    """List suites, models, quantizers, methods, probes and assets, and where names come from that are not built in."""
     from tabulate import tabulate
 
     from qbench.registry import scope
@@ -72,7 +72,7 @@ class _Model(NamedTuple):
 
 
 def _about(kind: str) -> Mapping[str, _Row | _Model]:
-    from qbench.registry import METHODS, QUANTIZERS
+    from qbench.registry import METHODS, PROBES, QUANTIZERS
     from qbench.suite.load import list_suites, load_suite
     from qbench.tasks import assets
 
@@ -82,7 +82,7 @@ def _about(kind: str) -> Mapping[str, _Row | _Model]:
         return {name: _Row("built in", f"{one.about} ({one.licence})") for name, one in assets.manifest().items()}
     if kind == "models":
         return _models()
-    registry = {"quantizers": QUANTIZERS, "methods": METHODS}[kind]
+    registry = {"quantizers": QUANTIZERS, "methods": METHODS, "probes": PROBES}[kind]
 
     def about(name: str) -> str:
         return _first_line(registry.get(name))

@@ -32,11 +32,12 @@ def report(
     from qbench.report.leaderboard import leaderboard
     from qbench.report.markdown import render_markdown
     from qbench.report.text import render_text
+    from qbench.suite.enumerate import places
 
     if write and (only is not None or seeds is not None):
         raise QBenchError("--write makes the table of the whole suite: leave out --only and --seeds")
     loaded, cells = select(suite, seeds, only)
-    board = leaderboard(records.current(loaded, cells, out), [{**cell.axes(), "skip": cell.skip} for cell in cells])
+    board = leaderboard(records.current(loaded, cells, out), places(cells))
     if write:
         path = options.table_path(loaded.name)
         if path.exists() and "- Made by: `nox -s tables" not in path.read_text(encoding="utf-8", errors="replace"):

@@ -46,6 +46,7 @@ def run(
     from qbench.runner.run import plan
     from qbench.store.comparison import compare
     from qbench.store.folder import RunFolder
+    from qbench.suite.enumerate import measured_cells, places
 
     check_device(device)
     loaded, cells = select(suite, seeds, only)
@@ -64,8 +65,8 @@ def run(
             f"{len(todo.skipped)} skipped by the suite",
         )
         records = _execute(todo, loaded.name, folder, device, jobs, console)
-    board = leaderboard(records.values(), [{**cell.axes(), "skip": cell.skip} for cell in cells])
-    labels = [cell.label() for cell in cells if cell.skip is None]
+    board = leaderboard(records.values(), places(cells))
+    labels = [cell.label() for cell in measured_cells(cells) if cell.skip is None]
     comparison = None if baseline is None else compare(records.values(), baseline, labels)
     if json:
         options.print_json(

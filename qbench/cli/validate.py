@@ -27,13 +27,15 @@ def validate(
     counts = {
         "cells": sum(cell.skip is None for cell in cells),
         "full_precision": sum(cell.skip is None and cell.is_fp for cell in cells),
+        "probes": sum(cell.skip is None and cell.is_probe for cell in cells),
         "skipped": sum(cell.skip is not None for cell in cells),
     }
     if json:
         options.print_json({"suite": loaded.name, **counts})
         return
     typer.echo(
-        f"{loaded.name}: sound: {counts['cells']} cells ({counts['full_precision']} of them full precision), "
+        f"{loaded.name}: sound: {counts['cells']} cells ({counts['full_precision']} of them full precision"
+        f"{', {} probes'.format(counts['probes']) if counts['probes'] else ''}), "
         f"{counts['skipped']} skipped"
     )
     for reason, count in Counter(cell.skip for cell in cells if cell.skip is not None).items():

@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from qbench.claims.statistics import Interval, recovery
 from qbench.errors import StoreError
 from qbench.report import numbers
 from qbench.report.entries import Entry, Places
-from qbench.claims.statistics import Interval, recovery
 
 _OPTION = re.compile(r"(?<=\[)bn=recalibrate,|,bn=recalibrate(?=[,\]])|\[bn=recalibrate\]")
 

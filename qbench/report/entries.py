@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from qbench.errors import StoreError
-from qbench.report.notes import NoteBook
 from qbench.claims.regimes import RowRegime, judge
 from qbench.claims.statistics import Excess, Interval, Pair, accuracy_change, paired_interval, recovery
+from qbench.errors import StoreError
+from qbench.report.notes import NoteBook
 from qbench.store.record import Record, find_accuracy
 from qbench.suite.cell import FP, cell_label
 

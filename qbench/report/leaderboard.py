@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from qbench.claims.statistics import COVERAGE, RESAMPLES
 from qbench.report.batch_norm import Recalibration, explain, recalibrations
 from qbench.report.entries import Axes, Entry, Places, find_rounding, is_rounding, make_entry
 from qbench.report.notes import Note, NoteBook
-from qbench.claims.statistics import COVERAGE, RESAMPLES
 from qbench.report.summary import summarise
 from qbench.store.environment import shared_environment
 from qbench.store.floats import spell
@@ -119,12 +119,12 @@ def leaderboard(records: Iterable[Record], expected: Sequence[Axes] | None = Non
     Parameters
     ----------
     records : iterable of Record
-        Of several of one label the newest counts.
+        Of several of one label the newest counts. Those of probes have no row.
     expected : sequence of mapping, optional
         `Cell.axes` of every cell the suite names, in its order; a skipped cell has its reason under ``skip``. By
         default the cells that have records, round-to-nearest first and QAT last: then none can be missing.
     """
-    everything = list(records)
+    everything = [record for record in records if not record.is_probe]
     chosen = newest(everything)
     places = [record.axes for record in sorted(chosen.values(), key=_rank)] if expected is None else list(expected)
     known = {label: chosen[label] for label in map(_label, places) if label in chosen}

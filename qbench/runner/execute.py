@@ -7,7 +7,7 @@ import math
 import random
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ from qbench.methods.training_options import WeightTraining
 from qbench.quant.block_grid import BlockGrid
 from qbench.quantizers.base import Quantizer
 from qbench.quantizers.layout import choose_grid, require_same
-from qbench.runner import evidence, machine
+from qbench.runner import evidence, machine, probing
 from qbench.runner.identity import PlannedCell
 from qbench.runner.targets import GridPlace, left_alone, make_problem, no_grid
 from qbench.spec import Spec
@@ -51,6 +51,11 @@ class Session:
     ----------
     device : str
         Torch device.
+
+    Attributes
+    ----------
+    memory : dict
+        What probes keep for one another while the task is loaded.
     """
 
     def __init__(self, device: str) -> None:
@@ -60,11 +65,13 @@ class Session:
         self._folding: Folding | None = None
         self._hessians: dict[bool, dict[str, Tensor]] = {}
         self._grids: tuple[Any, dict[str, BlockGrid]] = (None, {})
+        self.memory: dict[Any, Any] = {}
 
     def task(self, cell: Cell) -> Any:
         """Return the cell's task, loading it when it is not the one in hand."""
         if self._key != (cell.model, cell.seed):
             self._key, self._task, self._folding, self._hessians, self._grids = None, None, None, {}, (None, {})
+            self.memory = {}
             self._task = cell.model.load(cell.seed, self.device)  # type: ignore[attr-defined]
             self._key = (cell.model, cell.seed)
         return self._task
@@ -128,7 +135,9 @@ class Session:
         return squares.repeat_interleave(len(layer.weight) // len(squares), dim=0) if len(squares) > 1 else squares
 
 
-def execute(planned: PlannedCell, suite: str, session: Session, weights_path: Path) -> Record:
+def execute(
+    planned: PlannedCell, suite: str, session: Session, weights_path: Path, points: Mapping[str, Path] | None = None
+) -> Record:
     """Run one cell and return its record; an error becomes a record too.
 
     Parameters
@@ -141,6 +150,8 @@ def execute(planned: PlannedCell, suite: str, session: Session, weights_path: Pa
         Kept by the worker between cells.
     weights_path : Path
         Where the packed weights go.
+    points : mapping of str to Path, optional
+        Where those are that a probe reads, by the label of the method.
     """
     record = Record(
         cell_id=planned.cell_id,
@@ -157,6 +168,8 @@ def execute(planned: PlannedCell, suite: str, session: Session, weights_path: Pa
             _measure_fp(planned.cell, session, record)
         elif planned.cell.is_control:
             _measure_control(planned.cell, session, record)
+        elif planned.cell.is_probe:
+            _measure_probe(planned.cell, session, record, points or {})
         else:
             _measure_quantized(planned.cell, session, record, weights_path)
     except DivergedError as error:
@@ -200,6 +213,23 @@ def _measure_control(cell: Cell, session: Session, record: Record) -> None:
     _evaluate(task, model, cell, record)
 
 
+def _measure_probe(cell: Cell, session: Session, record: Record, points: Mapping[str, Path]) -> None:
+    task = session.task(cell)
+    problem = make_problem(
+        task, copy.deepcopy(session.model(cell)), cell, lambda place: session.grid(cell, place).copy()
+    )
+    record.facts = task.facts() | {"grid": evidence.grids(problem)}
+    if (plugins := evidence.plugins_of(cell)) is not None:
+        record.facts["plugins"] = plugins
+    _seed(problem.seed_of("method"))
+    machine.warm_up(session.device)
+    started = time.monotonic()
+    found = probing.measure(cell, task, problem, points, session.memory)
+    record.cost = Cost(evaluation_seconds=time.monotonic() - started)
+    record.metrics, record.traces = found.metrics, found.traces
+    probing.require_finite(found)
+
+
 def _measure_quantized(cell: Cell, session: Session, record: Record, weights_path: Path) -> None:
     assert isinstance(cell.method, Method)
     task = session.task(cell)
@@ -210,6 +240,8 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
 
     full_precision = session.model(cell)
     problem = make_problem(task, copy.deepcopy(full_precision), cell, grid_of)
+    watch = probing.trajectory(cell, task, make_problem(task, copy.deepcopy(full_precision), cell, grid_of), problem)
+    problem = replace(problem, watch=watch)
     originals = {layer.name: layer.matrix().clone() for layer in problem.layers}
     hessians = session.hessians(cell)
     record.facts = task.facts() | _batch_norm_facts(cell, session)
@@ -228,7 +260,7 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     machine.warm_up(session.device)
     started = time.monotonic()
     solution = cell.method.solve(problem)
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - started - (0.0 if watch is None else watch.seconds)
     if not isinstance(solution, Solution):
         raise CellError(f"the method returned {type(solution).__name__} (allowed: a Solution)")
     record.cost = Cost(
@@ -238,6 +270,8 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
         train_steps=solution.train_steps,
     )
     record.traces = {name: [float(value) for value in curve] for name, curve in solution.traces.items()}
+    if watch is not None:
+        record.traces |= watch.traces()
     solution.check(problem)
     # The method owned its copy of the model: whatever it changed there beside its codes must not be measured.
     del problem

@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ _RUNNER_SOURCES = (
     "qbench.runner.execute",
     "qbench.runner.targets",
 )
+_PROBE_SOURCES = ("qbench.geometry.base", "qbench.geometry.scene", "qbench.runner.probing", "qbench.runner.packed_file")
+_TRAJECTORY_SOURCES = ("qbench.geometry.scene", "qbench.geometry.trajectory", "qbench.methods.watch")
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,14 @@ class PlannedCell:
         The parts of the identity, kept beside the result so that one can see what changed.
     cell_id : str
         sha256 of the canonical JSON of `key`.
+    points : dict of str to str
+        The cells whose weights a probe reads: their ids, by the method's label.
     """
 
     cell: Cell
     key: dict[str, Any]
     cell_id: str
+    points: dict[str, str] = field(default_factory=dict)
 
     def not_executed(self, suite: str, status: Status, reason: str, at: str) -> Record:
         """Return the record of a cell that was not executed to its end.
@@ -94,14 +99,22 @@ def identify(cell: Cell) -> PlannedCell:
         "data": _fingerprint(cell.model, cell.seed),
         "metrics": list(cell.metrics),
         "seed": cell.seed,
-        "runner": {name: source_sha256(name) for name in _RUNNER_SOURCES},
     }
+    points = {str(point.axes()["method"]): identify(point).cell_id for point in cell.points}
+    sources: tuple[str, ...] = _RUNNER_SOURCES
     if cell.method is not None:
         key["method"] = _describe(cell.method)
+    if cell.probe is not None:
+        key |= {"probe": _describe(cell.probe), "points": points}
+        sources += _PROBE_SOURCES
+    if cell.trajectory:
+        key["trajectory"] = cell.trajectory
+        sources += _TRAJECTORY_SOURCES
+    key["runner"] = {name: source_sha256(name) for name in sources}
     if cell.quantizer is not None:
         key |= {"quantizer": _describe(cell.quantizer), "bits": cell.bits}
     canonical = json.dumps(key, sort_keys=True, separators=(",", ":"))
-    return PlannedCell(cell, key, hashlib.sha256(canonical.encode()).hexdigest())
+    return PlannedCell(cell, key, hashlib.sha256(canonical.encode()).hexdigest(), points)
 
 
 @cache

@@ -111,8 +111,9 @@ class LocalExecutor:
                             continue
                         flight.append(planned)  # before submitting, which fails where a process has died meanwhile
                         path = weights_path(planned.cell_id)
+                        points = {label: weights_path(cell_id) for label, cell_id in planned.points.items()}
                         with _without_interrupts():
-                            pending[pool.submit(worker.work, packed, plugins, suite, path)] = planned
+                            pending[pool.submit(worker.work, packed, plugins, suite, path, points)] = planned
                     if not pending:
                         return
                     ended, _ = wait(pending, return_when=FIRST_COMPLETED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 from qbench import atomic
 from qbench.runner.identity import PlannedCell, identify
 from qbench.runner.local import LocalExecutor
-from qbench.spec import Spec
 from qbench.store.folder import RunFolder
 from qbench.store.record import Record
 from qbench.suite.cell import Cell
@@ -71,7 +69,7 @@ def plan(cells: Sequence[Cell], folder: RunFolder, *, fresh: bool = False) -> Pl
 
 
 def _complete(record: Record, planned: PlannedCell, folder: RunFolder) -> bool:
-    if record.status != "ok" or planned.cell.quantizer is None:
+    if record.status != "ok" or planned.cell.quantizer is None or planned.cell.is_probe:
         return record.status == "ok"
     weights = folder.weights_path(planned.cell_id)
     return weights.exists() and atomic.sha256_file(weights) == record.weights_sha256
@@ -103,7 +101,7 @@ def run(
     Notes
     -----
     Full-precision cells gate their rows: a cell waits for that of its model and seed, and where it fails the cell is
-    not executed, and its record says so.
+    not executed, and its record says so. A probe waits for the cells whose weights it reads, in the same way.
     """
     records = dict(todo.stored)
 
@@ -112,30 +110,31 @@ def run(
         records[record.cell_id] = record
         done(record)
 
-    gates = {(one.cell.model, one.cell.seed): one.cell_id for one in todo.todo if one.cell.is_fp}
-    full = deque(one for one in todo.todo if one.cell.is_fp)
-    rows: dict[tuple[Spec, int], deque[PlannedCell]] = {}
-    for one in todo.todo:
-        if not one.cell.is_fp:
-            rows.setdefault((one.cell.model, one.cell.seed), deque()).append(one)
+    coming = {one.cell_id for one in todo.todo}
+    fp = {(one.cell.model, one.cell.seed): one.cell_id for one in todo.todo if one.cell.is_fp}
+    waiting = list(todo.todo)
+
+    def gates(one: PlannedCell) -> list[str]:
+        """Return the cells of this plan that must be there first."""
+        row = fp.get((one.cell.model, one.cell.seed))
+        first = [] if row is None or one.cell.is_fp else [row]
+        return first + [point for point in one.points.values() if point in coming or point in records]
 
     def ready() -> Iterator[PlannedCell | None]:
-        while full or rows:
-            if full:
-                yield full.popleft()
-                continue
-            row = next((row for row in rows if row not in gates or gates[row] in records), None)
-            if row is None:
+        while waiting:
+            place = next((i for i, one in enumerate(waiting) if all(gate in records for gate in gates(one))), None)
+            if place is None:
                 yield None
                 continue
-            one = rows[row].popleft()
-            if not rows[row]:
-                del rows[row]
-            if row in gates and not (gate := records[gates[row]]).clean:
-                reason = f"its full-precision cell {gate.status}: {gate.reason}"
-                keep(one.not_executed(suite, "skipped", reason, gate.ended))
-            else:
+            one = waiting.pop(place)
+            shut = next((records[gate] for gate in gates(one) if not records[gate].clean), None)
+            if shut is None:
                 yield one
+            else:
+                which = "full-precision cell" if shut.axes["quantizer"] is None else f"cell {shut.label}"
+                said = shut.reason or "; ".join(dict.fromkeys(shut.fallbacks))
+                reason = f"its {which} {shut.status if shut.reason else 'fell back'}: {said}"
+                keep(one.not_executed(suite, "skipped", reason, shut.ended))
 
     for record in executor.run(ready(), suite, folder.weights_path):
         keep(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from multiprocessing import connection, parent_process
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -48,7 +49,9 @@ def start(device: str, threads: int) -> None:
     _session, _threads = Session(machine.resolve_device(device)), threads
 
 
-def work(packed: bytes, plugins: tuple[Plugin, ...], suite: str, weights_path: Path) -> Record:
+def work(
+    packed: bytes, plugins: tuple[Plugin, ...], suite: str, weights_path: Path, points: Mapping[str, Path] | None = None
+) -> Record:
     """Execute a cell in this process, which `start` has prepared.
 
     Parameters
@@ -61,6 +64,8 @@ def work(packed: bytes, plugins: tuple[Plugin, ...], suite: str, weights_path: P
         For the record.
     weights_path : Path
         Where the packed weights go.
+    points : mapping of str to Path, optional
+        Where those are that a probe reads, by the label of the method.
 
     Raises
     ------
@@ -76,7 +81,7 @@ def work(packed: bytes, plugins: tuple[Plugin, ...], suite: str, weights_path: P
     machine.settle(_threads)  # before every cell: a plugin must not cost the next one its settings
     planned = ForkingPickler.loads(packed)
     try:
-        return execute(planned, suite, _session, weights_path)
+        return execute(planned, suite, _session, weights_path, points)
     except (Exception, SystemExit):
         raise
     except BaseException as error:  # a KeyboardInterrupt raised by a method would end the parent, which gets it
@@ -88,7 +93,8 @@ def pack(planned: PlannedCell) -> tuple[bytes, tuple[Plugin, ...]]:
 
     Cells are unpacked by `work` and not by the pool, where a failure would end the process and the run with it.
     """
-    specs = [one for one in (planned.cell.model, planned.cell.quantizer, planned.cell.method) if one is not None]
+    cells = (planned.cell, *planned.cell.points)
+    specs = [spec for cell in cells for spec in (cell.model, cell.quantizer, cell.procedure) if spec is not None]
     modules = {cls.__module__ for spec in specs for cls in type(spec).__mro__}
     return bytes(ForkingPickler.dumps(planned)), loaded_for(modules)
 

@@ -109,7 +109,7 @@ def make_baseline(records: Iterable[Record], *, suite: str | None = None) -> Bas
     StoreError
         There is no record, or the records name several suites and none is given.
     """
-    chosen = newest(records)
+    chosen = newest(record for record in records if not record.is_probe)
     suites = sorted({record.suite for record in chosen.values()})
     if not chosen:
         raise StoreError("there are no records to make a baseline of: run the suite first")

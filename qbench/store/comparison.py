@@ -125,7 +125,7 @@ def compare(
         The cells that the run had to make; all others are left out and counted. By default every cell of the baseline
         and of the run.
     """
-    chosen = newest(records)
+    chosen = newest(record for record in records if not record.is_probe)
     labels = set(baseline.cells) | set(chosen) if expected_labels is None else set(expected_labels)
     sd = {spread.row: spread.sd or 0.0 for spread in baseline.spread}
     measured = [(cell.axes, cell.accuracy) for cell in baseline.cells.values() if cell.status == "ok"]

@@ -172,6 +172,11 @@ class Record(BaseModel):
         return self.status == "ok" and not self.fallbacks
 
     @property
+    def is_probe(self) -> bool:
+        """Whether a probe measured this, and no method was run."""
+        return "probe" in self.key
+
+    @property
     def label(self) -> str:
         """Return the place in the leaderboard in one line, such as ``llama-1m/mse/2b/gptq/s0``."""
         return cell_label(self.axes)

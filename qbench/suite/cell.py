@@ -1,4 +1,4 @@
-"""The unit of work: one model, one quantizer, one bitwidth, one method, one seed."""
+"""The unit of work: one model, one quantizer, one bitwidth, one method or probe, one seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Cell:
     model : Spec
         The task: a model with its data.
     quantizer, method : Spec or None
-        None in the full-precision cell. A control has a method and no quantizer.
+        None in the full-precision cell. A control has a method and no quantizer, a probe's cell no method.
     bits : int or None
         Bits a weight code; None where there is no quantizer.
     seed : int
@@ -27,6 +27,12 @@ class Cell:
         What is measured.
     skip : str or None
         Why the suite leaves this cell out; None for a cell that runs.
+    probe : Spec or None
+        What is measured around the weights; None where a method is run.
+    points : tuple of Cell
+        The cells whose weights the probe reads.
+    trajectory : int
+        At most how often the weights are measured while the method trains them.
     """
 
     model: Spec
@@ -36,11 +42,24 @@ class Cell:
     seed: int
     metrics: tuple[str, ...]
     skip: str | None = None
+    probe: Spec | None = None
+    points: tuple[Cell, ...] = ()
+    trajectory: int = 0
 
     @property
     def is_fp(self) -> bool:
         """Whether this is the full-precision cell of its model and seed."""
-        return self.method is None
+        return self.method is None and self.probe is None
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether this cell measures what is around the weights."""
+        return self.probe is not None
+
+    @property
+    def procedure(self) -> Spec | None:
+        """The method or the probe; None in the full-precision cell."""
+        return self.method if self.probe is None else self.probe
 
     @property
     def is_control(self) -> bool:
@@ -53,7 +72,7 @@ class Cell:
             "model": self.model.label(),
             "quantizer": None if self.quantizer is None else self.quantizer.label(),
             "bits": self.bits,
-            "method": FP if self.method is None else self.method.label(),
+            "method": FP if self.procedure is None else self.procedure.label(),
             "seed": self.seed,
         }
 

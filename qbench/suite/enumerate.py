@@ -11,6 +11,7 @@ from qbench.suite.cell import Cell
 from qbench.suite.exclude import exclusion_reasons
 from qbench.suite.match import Place, cell_names, known_names, matches
 from qbench.suite.metrics import measured_by
+from qbench.suite.points import with_points
 from qbench.suite.schema import Block, Suite
 
 _AXES = ("model", "quantizer", "bits", "method", "seed")
@@ -46,8 +47,19 @@ def enumerate_cells(suite: Suite, seeds: int | None = None) -> list[Cell]:
         replace(cells[place], skip=reasons.get(place) or _impossible(cells[place]))
         for place in sorted(cells, key=_order(suite))
     ]
+    ordered = with_points(ordered)
     wanted = _controls_of(cell for cell in ordered if cell.skip is None)
     return [cell for cell in ordered if not cell.is_control or cell.skip or _control_place(cell) in wanted]
+
+
+def measured_cells(cells: Iterable[Cell]) -> list[Cell]:
+    """Return the cells that have a place in the leaderboard and in a baseline: all but those of probes."""
+    return [cell for cell in cells if not cell.is_probe]
+
+
+def places(cells: Iterable[Cell]) -> list[dict[str, str | int | None]]:
+    """Return the axes of those cells, and under ``skip`` why one is left out, in the order of the leaderboard."""
+    return [{**cell.axes(), "skip": cell.skip} for cell in measured_cells(cells)]
 
 
 def filter_cells(cells: list[Cell], only: str) -> list[Cell]:
@@ -80,10 +92,13 @@ def filter_cells(cells: list[Cell], only: str) -> list[Cell]:
         raise QBenchError(f"no cell matches {only!r}")
     rows = {(cell.model.label(), cell.seed) for cell in matching}
     controls = _controls_of(cell for cell in matching if cell.skip is None)
+    points = {point.label(): point for cell in matching for point in cell.points}
+    controls |= _controls_of(points.values())
     return [
         cell
         for cell, names in named
         if matches(names, wanted)
+        or cell.label() in points
         or (cell.is_fp and (cell.model.label(), cell.seed) in rows)
         or (cell.is_control and _control_place(cell) in controls)
     ]
@@ -118,7 +133,10 @@ def _block_cells(block: Block, asked: tuple[str, ...], seeds: tuple[int, ...]) -
             for quantizer in block.quantizers:
                 for bits in block.bits:
                     for method in block.methods:
-                        yield Cell(model, quantizer, bits, method, seed, metrics)
+                        watched = 0 if method.control() is None else block.trajectory
+                        yield Cell(model, quantizer, bits, method, seed, metrics, trajectory=watched)
+                    for probe in block.probes:
+                        yield Cell(model, quantizer, bits, None, seed, ("loss",), probe=probe)
 
 
 def _controls_of(cells: Iterable[Cell]) -> set[tuple[str, int, str]]:
@@ -138,12 +156,19 @@ def _control_place(cell: Cell) -> tuple[str, int, str]:
 def _order(suite: Suite) -> Callable[[Place], tuple[int, ...]]:
     ranks: dict[tuple[str, str | int | None], int] = {}
     for block in suite.matrix:
-        for axis, entries in (("model", block.models), ("quantizer", block.quantizers), ("method", block.methods)):
+        for axis, entries in (
+            ("model", block.models),
+            ("quantizer", block.quantizers),
+            ("method", block.methods),
+        ):
             for entry in entries:
                 control = entry.control()
                 if control is not None:
                     ranks.setdefault((axis, control.label()), len(ranks))
                 ranks.setdefault((axis, entry.label()), len(ranks))
+    for block in suite.matrix:  # after all methods: probes read what these leave
+        for probe in block.probes:
+            ranks.setdefault(("method", probe.label()), len(ranks))
 
     def order(place: Place) -> tuple[int, ...]:
         model, quantizer, bits, method, seed = place
@@ -161,17 +186,18 @@ def _order(suite: Suite) -> Callable[[Place], tuple[int, ...]]:
 
 def _impossible(cell: Cell) -> str | None:
     """Return why a cell cannot be: no weights of its seed, a method that its model or grid refuses, or no such grid."""
-    if (reason := _without_weights(cell)) is not None or cell.method is None:
+    procedure = cell.procedure
+    if (reason := _without_weights(cell)) is not None or procedure is None:
         return reason
     asked = cell.model
     try:
-        reason = cell.model.refuses_method(cell.method)
+        reason = cell.model.refuses_method(procedure)
         if reason is None and cell.quantizer is not None and cell.bits is not None:
             asked = cell.quantizer
-            reason = cell.quantizer.refuses(cell.bits) or cell.method.refuses_grid(cell.quantizer)
+            reason = cell.quantizer.refuses(cell.bits) or procedure.refuses_grid(cell.quantizer)
     except Exception as error:  # a plugin's own answer; the other cells have theirs
         said = " ".join(str(error).split())
-        return f"{asked.name} or {cell.method.name} cannot say whether it fits: {type(error).__name__}: {said}"
+        return f"{asked.name} or {procedure.name} cannot say whether it fits: {type(error).__name__}: {said}"
     return reason
 
 

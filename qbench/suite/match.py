@@ -17,7 +17,7 @@ def cell_names(cell: Cell) -> Names:
         "model": _spec_names(cell.model),
         "quantizer": _spec_names(cell.quantizer),
         "bits": frozenset() if cell.bits is None else frozenset({str(cell.bits)}),
-        "method": frozenset({FP}) if cell.method is None else _spec_names(cell.method),
+        "method": frozenset({FP}) if cell.procedure is None else _spec_names(cell.procedure),
         "seed": frozenset({str(cell.seed)}),
     }
 

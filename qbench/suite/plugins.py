@@ -281,7 +281,7 @@ def file_name(module: str) -> str:
 def _registered_from(package: str) -> Sequence[Registered]:
     """Return the names that an installed package brings, however they came to be known."""
     found = []
-    for known in (registry.MODELS, registry.QUANTIZERS, registry.METHODS):
+    for known in (registry.MODELS, registry.QUANTIZERS, registry.METHODS, registry.PROBES):
         for name in known.names():
             home = known.home(name)
             if f"{home}.".startswith(f"{package}."):

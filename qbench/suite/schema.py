@@ -52,6 +52,7 @@ def _entry(find: Callable[[], registry.Registry], *, has_paths: bool = False) ->
 _Model = Annotated[SerializeAsAny[Spec], _entry(lambda: registry.MODELS, has_paths=True)]
 _Quantizer = Annotated[SerializeAsAny[Spec], _entry(lambda: registry.QUANTIZERS)]
 _Method = Annotated[SerializeAsAny[Spec], _entry(lambda: registry.METHODS)]
+_Probe = Annotated[SerializeAsAny[Spec], _entry(lambda: registry.PROBES)]
 _Bits = Annotated[int, BeforeValidator(parse_bits)]
 _Seed = Annotated[int, BeforeValidator(parse_seed)]
 
@@ -75,13 +76,27 @@ class Block(_Part):
         Bits a weight code, 1 to 8.
     seeds : tuple of int
         The seeds themselves; a file may give their number instead. Seed 0 alone when left out.
+    probes : tuple of Spec
+        What is measured around the weights, on the same grids. A block that has some needs no methods: the cells whose
+        weights they read may be another block's.
+    trajectory : int
+        At most how often the weights are measured while a method trains the whole model; 0 for never. The moments lie
+        geometrically, and evenly in the last fifth of the steps.
     """
 
     models: Annotated[tuple[_Model, ...], _NOT_EMPTY, _DISTINCT]
     quantizers: Annotated[tuple[_Quantizer, ...], _NOT_EMPTY, _DISTINCT]
     bits: Annotated[tuple[_Bits, ...], _NOT_EMPTY, _DISTINCT]
-    methods: Annotated[tuple[_Method, ...], _NOT_EMPTY, _DISTINCT]
+    methods: Annotated[tuple[_Method, ...], _DISTINCT] = ()
     seeds: Annotated[tuple[_Seed, ...], _NOT_EMPTY, _DISTINCT, BeforeValidator(parse_seeds)] = (0,)
+    probes: Annotated[tuple[_Probe, ...], _NOT_EMPTY, _DISTINCT] = ()
+    trajectory: Annotated[int, Field(ge=0, le=100_000)] = 0
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Block:
+        if not self.methods and not self.probes:
+            raise problems([("'methods' is missing", ())])
+        return self
 
 
 class When(_Part):

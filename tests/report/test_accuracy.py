@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+from qbench.claims.statistics import accuracy_change
 from qbench.report.layout import tables
 from qbench.report.leaderboard import leaderboard
 from qbench.report.markdown import render_markdown
 from qbench.report.numbers import points, signed_points
-from qbench.claims.statistics import accuracy_change
 from qbench.report.text import render_text
 from qbench.store.record import Record
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from qbench.report import numbers
 from qbench.claims.statistics import Interval
+from qbench.report import numbers
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""Which cells a probe reads the weights of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qbench.suite.cell import Cell
+from qbench.suite.match import cell_names
+
+
+def with_points(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells, those of probes with the cells that they read.
+
+    A probe reads cells of its own model, quantizer, bits and seed. It is left out where a method that it names has no
+    cell there, or none that runs.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        Every cell of a suite.
+    """
+    beside: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in cells:
+        if cell.method is not None and cell.quantizer is not None:
+            beside.setdefault(_place(cell), []).append(cell)
+    return [_found(cell, beside.get(_place(cell), [])) if cell.is_probe else cell for cell in cells]
+
+
+def _place(cell: Cell) -> tuple[object, ...]:
+    axes = cell.axes()
+    return tuple(axes[axis] for axis in ("model", "quantizer", "bits", "seed"))
+
+
+def _found(cell: Cell, beside: Sequence[Cell]) -> Cell:
+    if cell.skip is not None:
+        return cell
+    asked: tuple[str, ...] = getattr(cell.probe, "points", ())
+    points: dict[str, Cell] = {}
+    for name in asked:
+        own = [one for one in beside if name in cell_names(one)["method"]]
+        if not own:
+            return replace(cell, skip=f"it reads the weights of {name}, which the suite has no cell of beside it")
+        running = [one for one in own if one.skip is None]
+        if not running:
+            return replace(cell, skip=f"it reads the weights of {name}, which is skipped: {own[0].skip}")
+        points |= {one.label(): one for one in running}
+    return replace(cell, points=tuple(points.values()))
