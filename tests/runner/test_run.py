@@ -34,7 +34,8 @@ class InThisProcess:
         for one in cells:
             assert one is not None, "with one cell at a time, the record that a cell waits for is always there"
             self.executed.append(one.cell.label())
-            yield execute(one, suite, self.session, weights_path(one.cell_id))
+            points = {label: weights_path(cell_id) for label, cell_id in one.points.items()}
+            yield execute(one, suite, self.session, weights_path(one.cell_id), points)
 
 
 @pytest.fixture

@@ -12,12 +12,14 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qbench.geometry.base import Probe
 from qbench.methods.rtn import RoundToNearest
 from qbench.spec import Spec
 
 if TYPE_CHECKING:
     import torch
 
+    from qbench.geometry.scene import Findings, Scene
     from qbench.methods.problem import Problem, Solution
 
 
@@ -102,6 +104,25 @@ class ToyTask:
 
     def facts(self) -> dict[str, Any]:
         return {"chance_loss": 9.0, "parameters": sum(parameter.numel() for parameter in self.model.parameters())}
+
+
+class Reader(Probe):
+    """Measures the excess of what it reads, and of rounding to nearest."""
+
+    says: float = 1.0
+
+    def measure(self, scene: Scene) -> Findings:
+        from qbench.geometry.scene import Findings
+
+        found = {f"{label}/excess": scene.excess_of(label)[0] for label in scene.points}
+        return Findings({"rounded": scene.excess(scene.rounded())[0], **found}, {"said": [self.says]})
+
+
+class Poisoned(Reader):
+    def measure(self, scene: Scene) -> Findings:
+        found = super().measure(scene)
+        found.traces["said"].append(math.nan)
+        return found
 
 
 class Raises(RoundToNearest):

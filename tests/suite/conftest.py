@@ -72,12 +72,18 @@ class Train(Spec):
         return layers
 
 
+class Look(Spec):
+    points: tuple[str, ...] = ()
+    width: int = 1
+
+
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = {
         "MODELS": ("model", {"zoo": Zoo, "single": Zoo, "odd": Zoo, "disk": Disk, "speaker": Speaker, "seer": Seer}),
         "QUANTIZERS": ("quantizer", {"grid": Grid, "other": Grid}),
         "METHODS": ("method", {"near": Near, "train": Train}),
+        "PROBES": ("probe", {"look": Look, "stare": Look}),
     }
     for attribute, (kind, classes) in fresh.items():
         new = registry.Registry(kind, f"qbench.tests.{kind}", {"broken": "qbench.suite:Missing"})
