@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,8 +30,8 @@ def test_every_step_where_there_are_enough_moments(steps: int) -> None:
 def test_early_moments_lie_geometrically_and_late_ones_evenly(steps: int, count: int) -> None:
     found = moments(steps, count)
     late = [step for step in found if step > 0.8 * steps]
-    gaps = [after - before for before, after in zip(late, late[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(late)]
     assert len(late) == count // 3 and max(gaps) - min(gaps) <= 1
     early = [step for step in found if 8 <= step <= 0.8 * steps]
-    ratios = [after / before for before, after in zip(early, early[1:], strict=False)]
+    ratios = [after / before for before, after in pairwise(early)]
     assert max(ratios) / min(ratios) < 1.25
