@@ -11,6 +11,7 @@ own Taylor expansion at any of its points: the wall is in no derivative there.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -170,8 +171,8 @@ class Landscape:
         along_river = own.ridge if metric == "hessian" else 0.0
         pairs = ((self.visible, own.curvature), (self.flat, along_flat), (self.river, along_river))
         kept = [basis * weight**0.5 for basis, weight in pairs if weight > 0 and basis.shape[1]]
-        rows = torch.cat(kept, dim=1).T
-        return rows * len(rows) ** 0.5
+        rows: Tensor = torch.cat(kept, dim=1).T
+        return rows * math.sqrt(len(rows))
 
     def metric(self, metric: Metric) -> Tensor:
         """Return the mean outer product of `metric_factor`, of shape (d, d)."""
