@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from qbench.methods.training_options import WeightTraining
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qbench.methods.latent import LatentWeight
     from qbench.methods.problem import Problem
 
 
@@ -43,8 +45,15 @@ class FineTuning(WeightTraining):
     training beyond this is recovery; up to this it is what any training of these weights on these data gives.
     """
 
-    def train(self, problem: Problem) -> FullPrecisionTraining:
+    def train(self, problem: Problem, weights: Sequence[LatentWeight] | None = None) -> FullPrecisionTraining:
         """Train the target layers of the problem's model, which keeps the trained weights.
+
+        Parameters
+        ----------
+        problem : Problem
+            Model, loss and training batches.
+        weights : sequence of LatentWeight, optional
+            One for each target layer, for those who want to know more of them than they do by themselves.
 
         Raises
         ------
@@ -54,7 +63,8 @@ class FineTuning(WeightTraining):
         from qbench.methods.latent import LatentWeight
         from qbench.methods.training import Training
 
-        training = Training(problem, self, [LatentWeight(layer) for layer in problem.layers], problem.loss)
+        given = [LatentWeight(layer) for layer in problem.layers] if weights is None else weights
+        training = Training(problem, self, given, problem.loss)
         training.run()
         return FullPrecisionTraining(
             training.tokens,

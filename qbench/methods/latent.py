@@ -93,11 +93,11 @@ class QuantizedWeight(LatentWeight):
     ----------
     layer : TargetLayer
         The layer and its first grid.
-    options : QuantizationAwareTraining
-        What is done about oscillations.
+    options : QuantizationAwareTraining, optional
+        What is done about oscillations: nothing when left out.
     """
 
-    def __init__(self, layer: TargetLayer, options: QuantizationAwareTraining) -> None:
+    def __init__(self, layer: TargetLayer, options: QuantizationAwareTraining | None = None) -> None:
         super().__init__(layer)
         self._options = options
         self._oscillation: Oscillation | None = None
@@ -121,15 +121,23 @@ class QuantizedWeight(LatentWeight):
     @torch.no_grad()
     def write(self) -> None:
         """Give the model the nearest levels; frozen weights are put back on theirs before."""
-        grid = self.grid()
-        if self._options.oscillation != "none":
-            self._follow_codes(grid)
-        round_to_levels(self._matrix, grid, self._target)
+        if self._options is not None and self._options.oscillation != "none":
+            self._follow_codes(self._options, self.grid())
+        self.deploy()
+
+    @torch.no_grad()
+    def deploy(self) -> None:
+        """Give the model what would be deployed now."""
+        round_to_levels(self._matrix, self.grid(), self._target)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the model the matrix in `_target`."""
         if not self._is_view:
             self._weight.copy_(from_matrix(self.layer.module, self._target))
 
-    def _follow_codes(self, grid: BlockGrid) -> None:
-        codes, options = quantize(self._matrix, grid), self._options
+    def _follow_codes(self, options: QuantizationAwareTraining, grid: BlockGrid) -> None:
+        codes = quantize(self._matrix, grid)
         if self._oscillation is None:
             self._oscillation = Oscillation(
                 codes,

@@ -25,7 +25,7 @@ from qbench.quantizers.layout import choose_grid
 
 if TYPE_CHECKING:
     from qbench.methods.lsq import LearnedStepSize
-    from qbench.methods.qat_options import QuantizationAwareTraining
+    from qbench.methods.qat_options import LatentTraining
     from qbench.methods.ste_qat import StraightThroughQAT
 
 
@@ -196,7 +196,7 @@ MakeInput = Callable[[TargetLayer, QParams | None, InputRange | None], Quantized
 
 def train(
     problem: Problem,
-    options: QuantizationAwareTraining,
+    options: LatentTraining,
     weights: Sequence[QuantizedWeight],
     make_input: MakeInput = lambda layer, params, seen: QuantizedInput(layer, params),
 ) -> Solution:
@@ -206,7 +206,7 @@ def train(
     ----------
     problem : Problem
         Model, loss and training batches.
-    options : QuantizationAwareTraining
+    options : LatentTraining
         Budget, optimizer and loss.
     weights : sequence of QuantizedWeight
         One for each target layer.
@@ -216,8 +216,8 @@ def train(
     Returns
     -------
     Solution
-        The codes of the last weights, and the static grids of inputs; the trace ``train_loss`` is that of the quantized
-        model before each update.
+        The codes of the last weights, which the model is left with, and the static grids of inputs; the trace
+        ``train_loss`` is that of the model in training before each update.
 
     Raises
     ------
@@ -232,6 +232,8 @@ def train(
     training = Training(problem, options, weights, loss, learned)
     with installed(inputs):
         training.run()
+    for weight in weights:
+        weight.deploy()
     found = {weight.layer.name: weight.solution() for weight in weights}
     static = {one.layer.name: params for one in inputs if (params := one.params()) is not None}
     return Solution(
@@ -253,7 +255,7 @@ def _inputs(problem: Problem, weights: Sequence[QuantizedWeight], make_input: Ma
         return []
     problem.model.eval()
     for weight in weights:
-        weight.write()
+        weight.deploy()
     ranges = input_ranges(problem)
     static = static_params(problem, ranges)
     return [make_input(layer, static.get(layer.name), ranges.get(layer.name)) for layer in layers]

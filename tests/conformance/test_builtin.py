@@ -31,7 +31,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "adaround": {"iterations": 20},
     "brecq": {"iterations": 20},
     "lsq": {"steps": 10},
-    "ste_qat": {"steps": 10},
+    **{name: {"steps": 10} for name in ("ste_qat", "latent_grad", "noise_grad", "random_grad", "ft_then_ptq")},
 }
 
 QUANTIZER_CASES = [

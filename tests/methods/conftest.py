@@ -176,7 +176,7 @@ def make_images_problem(_network: nn.Module) -> MakeProblem:
             calibration=_images().to(dtype).split(40),
             forward=lambda model, batch: model(batch),
             loss=lambda model, batch: functional.cross_entropy(model(batch).float(), labels[: len(batch)]),
-            train_batches=lambda batch_size, seed: iter([_images()[:batch_size]]),
+            train_batches=lambda batch_size, seed: iter([_images()[:batch_size].to(dtype)]),
             tokens_of=len,
             seed_of=len,
         )

@@ -29,6 +29,9 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("ste_qat", {"steps": 4}),
     ("ste_qat", {"steps": 4, "scale": "dynamic", "gradient": "masked", "oscillation": "freeze"}),
     ("lsq", {"steps": 4, "init": "lsq"}),
+    ("latent_grad", {"steps": 4}),
+    ("ft_then_ptq", {"steps": 4, "ptq": "gptq"}),
+    ("qubo", {}),
 ]
 # Rounding errors differ, and a weight next to a tie takes what follows in its row with it.
 SAME_CODES = 0.9

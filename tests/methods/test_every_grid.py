@@ -57,9 +57,15 @@ SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ste_qat": ("ste_qat", {"steps": 2, "batch_size": 2}),
     "ste_qat dynamic": ("ste_qat", {"steps": 2, "batch_size": 2, "scale": "dynamic", "gradient": "masked"}),
     "lsq": ("lsq", {"steps": 2, "batch_size": 2}),
+    "latent_grad": ("latent_grad", {"steps": 2, "batch_size": 2}),
+    "noise_grad": ("noise_grad", {"steps": 2, "batch_size": 2}),
+    "random_grad": ("random_grad", {"steps": 2, "batch_size": 2}),
+    "ft_then_ptq": ("ft_then_ptq", {"steps": 2, "batch_size": 2}),
+    "ft_then_ptq given": ("ft_then_ptq", {"steps": 2, "batch_size": 2, "grid": "given", "ptq": "gptq"}),
+    "qubo": ("qubo", {}),
 }
 TILES = {"tiles of integers", "tiles of a table"}
-NO_WORSE = {"gptq", "gptq fresh", "adaround"}  # than rounding to nearest, in the error of the layers
+NO_WORSE = {"gptq", "gptq fresh", "adaround", "qubo"}  # than rounding to nearest, in the error of the layers
 NOT_LEARNED = {"mxfp4", "mx", "nvfp4", "kmeans"}
 
 
@@ -82,7 +88,7 @@ def expected_refusal(grid: str, solver: str) -> str | None:
     name = GRIDS[grid][0]
     if solver in ("lsq", "block_ap") and name in NOT_LEARNED:
         return f"learns step sizes, and {name} has none to learn"
-    if solver == "ste_qat dynamic" and name == "hessian_mse":
+    if solver in ("ste_qat dynamic", "ft_then_ptq") and name == "hessian_mse":
         return "hessian_mse needs inputs too"
     if solver == "gptq fresh" and name == "nvfp4":
         return "nvfp4 stores scales by the largest"

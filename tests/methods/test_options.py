@@ -11,6 +11,17 @@ from pydantic import ValidationError
 from qbench.registry import METHODS
 from qbench.spec import Spec
 
+BUDGET: dict[str, Any] = {
+    "steps": 7,
+    "batch_size": 3,
+    "learning_rate": 0.125,
+    "optimizer": "sgd",
+    "momentum": 0.5,
+    "schedule": "constant",
+    "clip_norm": None,
+    "bn": "recalibrate",
+    "bn_training": "update",
+}
 # Every option of each method, away from its default.
 CHANGED: dict[str, dict[str, Any]] = {
     "rtn": {"bn": "recalibrate"},
@@ -62,15 +73,7 @@ CHANGED: dict[str, dict[str, Any]] = {
         "train": "weights",
     },
     "ste_qat": {
-        "steps": 7,
-        "batch_size": 3,
-        "learning_rate": 0.125,
-        "optimizer": "sgd",
-        "momentum": 0.5,
-        "schedule": "constant",
-        "clip_norm": None,
-        "bn": "recalibrate",
-        "bn_training": "update",
+        **BUDGET,
         "distillation": 0.5,
         "oscillation": "freeze",
         "oscillation_momentum": 0.1,
@@ -79,15 +82,7 @@ CHANGED: dict[str, dict[str, Any]] = {
         "scale": "dynamic",
     },
     "lsq": {
-        "steps": 7,
-        "batch_size": 3,
-        "learning_rate": 0.125,
-        "optimizer": "sgd",
-        "momentum": 0.5,
-        "schedule": "constant",
-        "clip_norm": None,
-        "bn": "recalibrate",
-        "bn_training": "update",
+        **BUDGET,
         "distillation": 0.5,
         "oscillation": "freeze",
         "oscillation_momentum": 0.1,
@@ -96,6 +91,11 @@ CHANGED: dict[str, dict[str, Any]] = {
         "gradient_scale": "step",
         "step_size_learning_rate": 0.25,
     },
+    "latent_grad": {**BUDGET, "distillation": 0.5},
+    "noise_grad": {**BUDGET, "distillation": 0.5},
+    "random_grad": {**BUDGET, "distillation": 0.5},
+    "ft_then_ptq": {**BUDGET, "ptq": "gptq", "grid": "given"},
+    "qubo": {"bn": "fold", "sweeps": 7, "true_sequential": False, "inputs": "quantized"},
 }
 OUT_OF_BOUNDS: list[tuple[str, dict[str, Any]]] = [
     ("gptq", {"percdamp": 0}),
@@ -130,6 +130,10 @@ OUT_OF_BOUNDS: list[tuple[str, dict[str, Any]]] = [
     ("ste_qat", {"oscillation": "dampen"}),
     ("ste_qat", {"bn_training": "fold"}),
     ("rtn", {"bn": "freeze"}),
+    ("ft_then_ptq", {"ptq": "adaround"}),
+    ("ft_then_ptq", {"grid": "learned"}),
+    ("qubo", {"sweeps": 0}),
+    ("qubo", {"inputs": "random"}),
     ("lsq", {"init": "zero"}),
     ("lsq", {"gradient_scale": "none"}),
     ("lsq", {"step_size_learning_rate": 0}),
@@ -192,7 +196,7 @@ def test_options_out_of_bounds_are_refused(name: str, options: dict[str, Any]) -
         make(name, **options)
 
 
-@pytest.mark.parametrize("name", ["gptq", "adaround"])
+@pytest.mark.parametrize("name", ["gptq", "adaround", "qubo"])
 def test_options_that_exclude_others(name: str) -> None:
     method = make(name, inputs="full_precision", true_sequential=False)
     assert "inputs=full_precision" in method.label()
