@@ -9,6 +9,7 @@ import typer
 from qbench.cli import (
     bless,
     check,
+    claims,
     compare,
     export,
     fetch,
@@ -32,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Examples:  qbench run --suite smoke   |   qbench plan --suite llm_lowbit   |   qbench validate mine.yaml",
 )
-for verb in (run, planning, listing, validate, report, compare, check, bless, export, new, fetch, pretrain):
+for verb in (run, planning, listing, validate, report, claims, compare, check, bless, export, new, fetch, pretrain):
     verb.add_to(app)
 
 

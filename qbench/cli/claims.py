@@ -1,0 +1,90 @@
+"""`qbench claims`: what stored records say of the claims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qbench import atomic
+from qbench.cli import options, records
+from qbench.cli.selection import select
+from qbench.errors import QBenchError, StoreError, UnknownNameError
+
+if TYPE_CHECKING:
+    from qbench.claims.base import Judgement
+
+_MADE_BY = "- Made by: `qbench claims"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command(
+        epilog="Examples:  qbench claims theory_llm   |   qbench claims results/runs/mine --only C7,C9   |   "
+        "qbench claims theory_llm theory_vision river_valley --write"
+    )(claims)
+
+
+def claims(
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Suites, or folders of records.", metavar="RUN", show_default=False)
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", "-s", help="A shipped suite's name, or a path to a suite file.")
+    ] = None,
+    out: options.OutOption = None,
+    only: Annotated[str | None, typer.Option("--only", help="Some claims only, such as 'C7,C9'.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write results/tables/claims.md.")] = False,
+    json: options.JsonOption = False,
+) -> None:
+    """Judge every claim by what is stored; run nothing. It ends well whatever the verdicts are."""
+    from qbench.claims.catalogue import all_claims
+    from qbench.report.claims import render_markdown, render_text
+
+    named = [*(runs or []), *([suite] if suite is not None else [])]
+    if not named:
+        raise QBenchError("claims of what? name suites, or folders of records: `qbench claims theory_llm`")
+    if out is not None and (len(named) > 1 or Path(named[0]).is_dir()):
+        raise QBenchError("--out is the folder of one suite's records: name one suite, and no folder")
+    if write and only is not None:
+        raise QBenchError("--write makes the page of all claims: leave out --only")
+    known = all_claims()
+    asked = list(known) if only is None else [name.strip() for name in only.split(",")]
+    for name in asked:
+        if name not in known:
+            raise UnknownNameError("claim", name, known)
+    judged = {name: _judge(name, out, asked) for name in dict.fromkeys(named)}
+    wanted = {name: claim for name, claim in known.items() if name in asked}
+    command = f"qbench claims {' '.join(judged)} --write"
+    if write:
+        path = options.table_path("claims")
+        if path.exists() and _MADE_BY not in path.read_text(encoding="utf-8", errors="replace"):
+            raise QBenchError(f"{path} was not made by qbench: it is not overwritten")
+        atomic.write_text(path, render_markdown(judged, wanted, command=command))
+        typer.echo(f"wrote {path}", err=True)
+    if json:
+        options.print_json({name: [one.to_json() for one in found] for name, found in judged.items()})
+    elif markdown:
+        typer.echo(render_markdown(judged, wanted, command=command))
+    elif not write:
+        for name, found in judged.items():
+            typer.echo(f"== {name} ==\n\n{render_text(found, wanted)}")
+
+
+def _judge(run: str, out: Path | None, only: list[str]) -> list[Judgement]:
+    from qbench.claims.catalogue import judge
+
+    if not Path(run).is_dir():
+        loaded, cells = select(run)
+        expected = [{**cell.axes(), "skip": cell.skip} for cell in cells]
+        return judge(records.current(loaded, cells, out), expected, only)
+    from qbench.store.folder import RunFolder
+
+    scan = RunFolder(Path(run)).scan()
+    for path, reason in scan.corrupt.items():
+        typer.echo(f"warning: {path} is no record ({reason}): it is left aside", err=True)
+    if not scan.records:
+        raise StoreError(f"{run} holds no records: name a folder that `qbench run` wrote, or a suite")
+    return judge(scan.records.values(), (), only)

@@ -1,0 +1,177 @@
+"""What records say of the claims: tables and paragraphs, for a terminal and as a page."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+from tabulate import tabulate
+
+from qbench.claims import thresholds
+from qbench.claims.base import Claim, Judgement
+from qbench.claims.spread import Spread
+from qbench.claims.statistics import Interval
+from qbench.report.numbers import ABSENT, compact, with_ends
+from qbench.report.text import WIDTH, plain_table
+
+_HEADERS = ("claim", "model", "quantizer", "verdict", "bits", "seeds", "numbers")
+_MOST_NUMBERS = 4
+_SOURCES = {
+    "abstract": "predicted by the abstract",
+    "readers": "as reported by readers",
+    "ours": "ours",
+}
+_LEGEND = (
+    "verdict: supported where all seeds support it, refuted where most refute it, otherwise inconclusive; with fewer "
+    f"than {thresholds.SEEDS} seeds at most inconclusive. not applicable: a precondition is false, such as that "
+    "rounding fails; grey bits, outside tau = max(3 SE, .05) and not beyond tau_f, are no failure, and what was "
+    "measured there is told all the same.",
+    "seeds: those that support it, of all. numbers: means over seeds with their 95 % t interval; D in nats above full "
+    "precision on the same data.",
+)
+
+
+def render_claims(judgements: Sequence[Judgement]) -> str:
+    """Return the short section for the end of a run: a line for each claim that its cells can judge.
+
+    Parameters
+    ----------
+    judgements : sequence of Judgement
+        From `qbench.claims.catalogue.judge`.
+    """
+    judged = [one for one in judgements if one.verdict != "not judged"]
+    gaps = sorted({one.claim for one in judgements if one.verdict == "not judged"} - {one.claim for one in judged})
+    lines = [
+        f"{one.claim} {one.model}/{one.quantizer}: {one.verdict}{_at(one)}{_brief(one)}: {one.title}" for one in judged
+    ]
+    if gaps:
+        lines.append(f"{len(gaps)} claims not judged ({', '.join(gaps)}): see `qbench claims` for what they need")
+    return "\n".join(["claims:", *(_wrap(line) for line in lines)]) if lines else "claims: none to judge"
+
+
+def render_text(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> str:
+    """Return everything as plain text.
+
+    Parameters
+    ----------
+    judgements : sequence of Judgement
+        In the order of the claims.
+    claims : mapping of str to Claim
+        Those that were asked for.
+    """
+    rows = _rows(judgements)
+    parts = [plain_table(_HEADERS, rows, ["left"] * len(_HEADERS))] if rows else ["no claim could be judged"]
+    for claim, ours in _by_claim(judgements, claims):
+        told = [f"{one.model}/{one.quantizer}: {one.verdict}. {one.why}" for one in ours if one.verdict != "not judged"]
+        if told:
+            title = f"{claim.id} ({_SOURCES[claim.source]}): {claim.title}. {claim.rule}"
+            parts.append("\n".join(_wrap(line) for line in [title, *told]))
+    gaps = _gaps(judgements, claims)
+    parts += ["\n".join(_wrap(line) for line in ["not judged:", *gaps])] if gaps else []
+    return "\n\n".join([*parts, "\n".join(map(_wrap, _LEGEND))]) + "\n"
+
+
+def render_markdown(runs: Mapping[str, Sequence[Judgement]], claims: Mapping[str, Claim], *, command: str) -> str:
+    """Return the page of one or several runs.
+
+    Parameters
+    ----------
+    runs : mapping of str to sequence of Judgement
+        By the run's name.
+    claims : mapping of str to Claim
+        Those that were asked for.
+    command : str
+        What makes the page anew.
+    """
+    about = "what arXiv:2606.09012 predicts by its abstract, what its readers report of it, and claims of our own"
+    made = [f"- Made by: `{command}`", f"- Checked: {about}; its tables were not seen, and none is reproduced here"]
+    parts = ["# Claims", "\n".join(made)]
+    parts += ["\n".join(f"- {_escape(line)}" for line in _LEGEND)]
+    parts += ["## The claims", _github(("claim", "source", "what it says", "supports", "refutes"), _explained(claims))]
+    for name, judgements in runs.items():
+        parts.append(f"## {_escape(name)}")
+        rows = _rows(judgements)
+        parts.append(_github(_HEADERS, rows) if rows else "No claim could be judged.")
+        for claim, ours in _by_claim(judgements, claims):
+            told = [one for one in ours if one.verdict != "not judged"]
+            if told:
+                parts.append(f"### {claim.id}: {_escape(claim.title)}")
+                parts.append("\n".join(f"- {_escape(f'{one.model}/{one.quantizer}')}: {_told(one)}" for one in told))
+        gaps = _gaps(judgements, claims)
+        parts += ["### Not judged", "\n".join(f"- {_escape(line)}" for line in gaps)] if gaps else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _told(one: Judgement) -> str:
+    return f"**{one.verdict}**. {_escape(one.why)}"
+
+
+def _explained(claims: Mapping[str, Claim]) -> list[list[str]]:
+    return [[one.id, one.source, one.title, one.supports, one.refutes] for one in claims.values()]
+
+
+def _rows(judgements: Iterable[Judgement]) -> list[list[str]]:
+    return [
+        [one.claim, one.model, one.quantizer, one.verdict, _bits(one) or ABSENT, _tally(one), _numbers(one)]
+        for one in judgements
+        if one.verdict != "not judged"
+    ]
+
+
+def _by_claim(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> list[tuple[Claim, list[Judgement]]]:
+    return [(claim, [one for one in judgements if one.claim == name]) for name, claim in claims.items()]
+
+
+def _gaps(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> list[str]:
+    """Return what is not judged and what it lacks, subjects that lack the same together."""
+    lines = []
+    for claim, ours in _by_claim(judgements, claims):
+        if not ours:
+            lines.append(f"{claim.id}: nothing here that it is about (needs: {claim.needs})")
+        same: dict[tuple[str, ...], list[str]] = {}
+        for one in ours:
+            if one.verdict == "not judged":
+                same.setdefault(one.lacks, []).append(f"{one.model}/{one.quantizer}")
+        lines += [f"{claim.id}: {', '.join(names)}: lacks {'; '.join(lacks)}" for lacks, names in same.items()]
+    return lines
+
+
+def _at(one: Judgement) -> str:
+    bits = _bits(one)
+    return f" at {bits} bits" if bits else ""
+
+
+def _bits(one: Judgement) -> str:
+    return ", ".join(map(str, one.bits))
+
+
+def _tally(one: Judgement) -> str:
+    if not one.seeds:
+        return ABSENT
+    return f"{sum(seed.outcome == 'supports' for seed in one.seeds.values())}/{len(one.seeds)}"
+
+
+def _brief(one: Judgement) -> str:
+    numbers = _numbers(one)
+    return f" ({numbers})" if numbers else ""
+
+
+def _numbers(one: Judgement) -> str:
+    return ", ".join(f"{name} {_spread(value)}" for name, value in list(one.numbers.items())[:_MOST_NUMBERS])
+
+
+def _spread(value: Spread) -> str:
+    return with_ends(compact(value.mean), Interval(value.mean, value.low, value.high), compact)
+
+
+def _github(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = [[_escape(cell) for cell in row] for row in rows]
+    return tabulate(cells, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+
+
+def _wrap(line: str) -> str:
+    return textwrap.fill(line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
