@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -77,6 +78,11 @@ class _EveryStep:
         self.deployed.append(weight.deployed()[0].double())
 
 
+@lru_cache(maxsize=64)
+def _task(model: Valley, seed: int) -> ValleyTask:
+    return ValleyTask(model, seed, "cpu")
+
+
 @pytest.fixture
 def solve() -> Solve:
     """Return a function that lets a method of the registry solve a landscape on a lattice of a given step."""
@@ -84,7 +90,7 @@ def solve() -> Solve:
     def run(model: Valley, step: float, method: str, seed: int = 0, **options: Any) -> Path:
         rule: Any = QUANTIZERS.get("lattice").model_validate({"name": "lattice", "unit": "absolute", "step": step})
         spec: Any = METHODS.get(method).model_validate({"name": method, **options})
-        task = ValleyTask(model, seed, "cpu")
+        task = _task(model, seed)
         cell = Cell(model=model, quantizer=rule, bits=8, method=spec, seed=seed, metrics=("loss",))
         problem = make_problem(
             task, copy.deepcopy(task.model), cell, lambda place: choose_grid(place.weight, rule, place.bits)
