@@ -86,8 +86,8 @@ def test_codes_and_errors_agree_with_those_of_the_cpu(
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["gptq", "adaround", "lsq"])
+@pytest.mark.parametrize("name", ["gptq", "adaround", "lsq", "noise_grad", "random_grad"])
 def test_twice_on_a_device_gives_the_same_codes(make_problem: MakeProblem, name: str) -> None:
-    options = {"adaround": {"iterations": 20}, "lsq": {"steps": 2}}.get(name, {})
+    options = {"gptq": {}, "adaround": {"iterations": 20}}.get(name, {"steps": 2})
     first, second = (solved(on(make_problem(), torch.device("cuda")), name, options) for _ in range(2))
     assert all(torch.equal(own.codes, second.layers[layer].codes) for layer, own in first.layers.items())
