@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qbench.errors import StoreError
 from qbench.claims.statistics import Pair, paired_interval, recovery
+from qbench.errors import StoreError
 from qbench.store.record import Record
 
 MakeRecord = Callable[..., Record]

@@ -1,0 +1,93 @@
+"""C3 and C13, on curvature with planted derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+MakeBench = Callable[..., Any]
+
+
+def point(name: str, excess: float, predicted: float, rms: float = 0.289, share: float = 0.1) -> dict[str, float]:
+    return {
+        f"{name}/excess": excess,
+        f"{name}/se": 0.01,
+        f"{name}/subset_excess": excess,
+        f"{name}/linear": 0.25 * predicted,
+        f"{name}/hessian": 0.75 * predicted,
+        f"{name}/gauss_newton": 0.75 * predicted,
+        f"{name}/distance": 1.0,
+        f"{name}/top_share": share,
+        f"{name}/step_rms": rms,
+    }
+
+
+def expanded(bench: Any, at_failure: float, inside: float, excess: float = 2.0) -> Any:
+    """Plant rounding with D = 2 at 2 bits and .02 at 4, and how many times the expansion underestimates it."""
+    bench.method(4, "rtn", 0.02).method(2, "rtn", excess)
+    bench.probe(2, "curvature", point("rtn", excess, excess / at_failure))
+    return bench.probe(4, "curvature", point("rtn", 0.02, 0.02 / inside))
+
+
+C3 = {
+    "supported": lambda b: expanded(b, 5, 1.1),
+    "refuted": lambda b: expanded(b, 1.2, 1.0),
+    "inconclusive": lambda b: expanded(b, 5, 4),
+    "not applicable": lambda b: expanded(b, 5, 1.1, excess=0.3),
+    "not judged": lambda b: expanded(b, 5, 1.1).without("curvature", 4),
+}
+
+
+@pytest.mark.parametrize("verdict", C3)
+def test_c3(bench: MakeBench, verdict: str) -> None:
+    found = C3[verdict](bench()).verdict("C3")
+    assert found.verdict == verdict, found.why
+
+
+def test_c3_tells_numbers_where_grey(bench: MakeBench) -> None:
+    found = C3["not applicable"](bench()).verdict("C3")
+    assert "is grey" in found.why and "tau_f = 0.5" in found.why
+    assert found.numbers["U_fail"].mean == pytest.approx(5) and found.bits == (2,)
+
+
+@pytest.mark.parametrize(("predicted", "outcome"), [(-0.1, "supported"), (0.0, "supported")])
+def test_c3_where_the_expansion_predicts_no_rise(bench: MakeBench, predicted: float, outcome: str) -> None:
+    planted = expanded(bench(), 5, 1.1).probe(2, "curvature", point("rtn", 2.0, predicted))
+    assert planted.verdict("C3").verdict == outcome
+    # Inside, a negative prediction tells nothing that a failure could be compared with.
+    planted.probe(4, "curvature", point("rtn", -0.02, predicted))
+    assert planted.verdict("C3").verdict == "inconclusive"
+
+
+def second_order(bench: Any, rms: float, share: float, **only: Any) -> Any:
+    for bits in (4, 2):
+        metrics = point("rtn", 0.1, 0.1)
+        for name in ("gptq", "adaround"):
+            bench.method(bits, name, 0.1, **only)
+            metrics |= point(name, 0.1, 0.1, rms, share)
+        bench.probe(bits, "curvature", metrics)
+    return bench
+
+
+C13 = {
+    "supported": lambda b: second_order(b, 0.42, 0.05),
+    "refuted": lambda b: second_order(b, 0.29, 0.101),
+    "inconclusive": lambda b: second_order(b, 0.42, 0.2),
+    "not judged": lambda b: second_order(b, 0.42, 0.05).without("gptq", 2),
+}
+
+
+@pytest.mark.parametrize("verdict", C13)
+def test_c13(bench: MakeBench, verdict: str) -> None:
+    found = C13[verdict](bench()).verdict("C13")
+    assert found.verdict == verdict, found.why
+
+
+def test_c13_must_hold_at_all_bits(bench: MakeBench) -> None:
+    planted = second_order(bench(), 0.42, 0.05)
+    planted.probe(
+        4, "curvature", point("rtn", 0, 0) | point("gptq", 0, 0, 0.42, 0.2) | point("adaround", 0, 0, 0.42, 0.05)
+    )
+    assert planted.verdict("C13").verdict == "inconclusive"
