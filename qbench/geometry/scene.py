@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from qbench.methods.batch_norm import estimable, recalibrate
 from qbench.methods.matrices import to_matrix
 from qbench.methods.problem import Problem
 from qbench.quant.block_grid import fake_quantize
+from qbench.seeds import derive_seed
+
+T = TypeVar("T")
 
 Weights = dict[str, Tensor]
 """A point in weight space: each target layer's matrix of shape (rows, columns), float32, by layer name."""
@@ -74,6 +77,11 @@ class Losses:
         """The loss in nats a token (or an image)."""
         return float(self.sums.sum() / self.tokens.sum())
 
+    @classmethod
+    def average(cls, draws: Sequence[Losses]) -> Losses:
+        """Return the mean of several losses on the same documents, document by document."""
+        return cls(draws[0].names, draws[0].tokens, torch.stack([one.sums for one in draws]).mean(dim=0))
+
     def excess(self, full: Losses) -> tuple[float, float]:
         """Return how far these losses lie above others on the same documents, and the standard error of that.
 
@@ -105,6 +113,9 @@ class Scene:
         Deployed weights, by the label of the method.
     recalibrates : bool
         Whether batch norms are estimated again at every point that is measured.
+    memory : dict, optional
+        What is kept of the full-precision model, for the scenes of other cells that start from the same one: hand them
+        all one dictionary, for as long as the model, its data and the seed are the same.
 
     Raises
     ------
@@ -113,7 +124,13 @@ class Scene:
     """
 
     def __init__(
-        self, task: Any, problem: Problem, points: Mapping[str, Point] | None = None, *, recalibrates: bool = False
+        self,
+        task: Any,
+        problem: Problem,
+        points: Mapping[str, Point] | None = None,
+        *,
+        recalibrates: bool = False,
+        memory: dict[Hashable, Any] | None = None,
     ) -> None:
         self.task, self.problem, self.points = task, problem, dict(points or {})
         self.model: nn.Module = problem.model.eval().requires_grad_(requires_grad=False)
@@ -122,18 +139,86 @@ class Scene:
             estimable(self.model)
         self._buffers = {name: value.clone() for name, value in self.model.named_buffers()}
         self.full: Weights = {layer.name: layer.matrix().clone() for layer in problem.layers}
-        self._losses: Losses | None = None
+        self._memory: dict[Hashable, Any] = {} if memory is None else memory
+
+    def remember(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what is kept of the full-precision model under a key, making it where it is missing.
+
+        Parameters
+        ----------
+        key : hashable
+            Everything that it depends on, but for the model, the target layers and what batch norms are.
+        make : callable
+            Makes it. It must depend neither on the cell's grids nor on its points.
+        """
+        whole = (key, tuple(self.full), self._recalibrates)
+        if whole not in self._memory:
+            self._memory[whole] = make()
+        found: T = self._memory[whole]
+        return found
 
     @property
     def full_losses(self) -> Losses:
         """Losses of the full-precision weights."""
-        if self._losses is None:
-            self._losses = self.losses(self.full)
-        return self._losses
+        return self.remember("losses", lambda: self.losses(self.full))
+
+    @property
+    def size(self) -> int:
+        """Number of weights of the target layers."""
+        return sum(matrix.numel() for matrix in self.full.values())
+
+    def vector(self, weights: Weights) -> Tensor:
+        """Return weights end to end, in the order of the layers, of shape (size,)."""
+        return torch.cat([weights[name].flatten() for name in self.full])
+
+    def weights(self, vector: Tensor) -> Weights:
+        """Return what `vector` was given."""
+        parts = vector.split([matrix.numel() for matrix in self.full.values()])
+        return {name: part.view(self.full[name].shape) for name, part in zip(self.full, parts, strict=True)}
+
+    def steps(self) -> Weights:
+        """Return each weight's step, the scale of its block, in shapes that broadcast against the matrices."""
+        return {
+            layer.name: layer.grid.by_column(self.full[layer.name].shape[1], len(self.full[layer.name]))[0]
+            for layer in self.problem.layers
+        }
+
+    def generator(self, *purpose: str | int) -> torch.Generator:
+        """Return a named stream of the cell's chance, on the CPU: draws are the same on every device."""
+        return torch.Generator().manual_seed(derive_seed(self.problem.seed_of(str(purpose[0])), *purpose))
 
     def rounded(self) -> Weights:
         """Return the nearest codeword of the full-precision weights on the cell's grids."""
         return {layer.name: fake_quantize(self.full[layer.name], layer.grid) for layer in self.problem.layers}
+
+    def rounding_error(self) -> Weights:
+        """Return what `rounded` lies off the full-precision weights.
+
+        Raises
+        ------
+        CellError
+            Nowhere: then there is no direction to look along.
+        """
+        rounded = self.rounded()
+        error = {name: rounded[name] - weight for name, weight in self.full.items()}
+        if not any(bool(one.any()) for one in error.values()):
+            raise CellError("rounding to nearest leaves every weight as it is: there is no error to look along")
+        return error
+
+    def moved(self, direction: Weights, length: float) -> Weights:
+        """Return the full-precision weights, moved along a direction by so many times its length."""
+        return {name: weight + length * direction[name] for name, weight in self.full.items()}
+
+    def between(self, one: Point, other: Point, t: float) -> Point:
+        """Return the point ``(1 - t) one + t other``, statistics of batch norms likewise.
+
+        Statistics that only one of the two has of its own go to those of full precision. Counts do not mix: they are
+        those of full precision.
+        """
+        weights = {name: torch.lerp(one.weights[name], other.weights[name], t) for name in self.full}
+        names = [name for name in {**one.statistics, **other.statistics} if self._buffers[name].is_floating_point()]
+        ends = [{name: point.statistics.get(name, self._buffers[name]) for name in names} for point in (one, other)]
+        return Point(weights, {name: torch.lerp(ends[0][name], ends[1][name], t) for name in names})
 
     def losses(self, weights: Weights, statistics: Mapping[str, Tensor] | None = None) -> Losses:
         """Return the losses of weights on the evaluation split."""
@@ -146,16 +231,28 @@ class Scene:
         """Return the excess loss of weights over full precision and its standard error, nats a token (or an image)."""
         return self.losses(weights, statistics).excess(self.full_losses)
 
-    def excess_of(self, label: str) -> tuple[float, float]:
-        """Return the excess loss of a point."""
-        point = self.points[label]
+    def excess_at(self, point: Point) -> tuple[float, float]:
+        """Return the excess loss of a point, as `excess` does."""
         return self.excess(point.weights, point.statistics)
+
+    def excess_of(self, label: str) -> tuple[float, float]:
+        """Return the excess loss of the point of a label, as `excess` does."""
+        return self.excess_at(self.points[label])
 
     @contextmanager
     def at(self, weights: Weights, statistics: Mapping[str, Tensor] | None = None) -> Iterator[nn.Module]:
-        """Put weights into the model for a while; afterwards it is as in full precision again."""
-        self._write(weights)
+        """Put weights into the model for a while; afterwards it is as in full precision again.
+
+        Raises
+        ------
+        CellError
+            The weights are not finite.
+        """
+        for name, matrix in weights.items():
+            if not torch.isfinite(matrix).all():
+                raise CellError(f"layer {name!r} would get weights that are not finite")
         try:
+            self._write(weights)
             with torch.no_grad():
                 for name, value in (statistics or {}).items():
                     self.model.get_buffer(name).copy_(value)
@@ -172,10 +269,33 @@ class Scene:
     @torch.no_grad()
     def _write(self, weights: Weights) -> None:
         for layer in self.problem.layers:
-            matrix = weights[layer.name]
-            if not torch.isfinite(matrix).all():
-                raise CellError(f"layer {layer.name!r} would get weights that are not finite")
-            layer.write(matrix)
+            layer.write(weights[layer.name])
+
+    def batches(self, samples: int | None) -> list[tuple[Any, float]]:
+        """Return batches of the evaluation split and their shares of its loss; `samples` as in `gradient`."""
+        batches = self.task.evaluation_batches(samples)
+        counts = [self.task.tokens_of(batch) for batch in batches]
+        return [(batch, count / sum(counts)) for batch, count in zip(batches, counts, strict=True)]
+
+    def mean_loss(
+        self, weights: Weights, statistics: Mapping[str, Tensor] | None = None, samples: int | None = None
+    ) -> float:
+        """Return the loss of weights on some of the evaluation split; `samples` as in `gradient`."""
+        with self.at(weights, statistics), torch.no_grad():
+            return sum(share * float(self.task.loss(self.model, batch)) for batch, share in self.batches(samples))
+
+    @contextmanager
+    def leaves(self) -> Iterator[list[Tensor]]:
+        """Let gradients reach the target layers' weights for a while, and yield these, each in its own shape."""
+        try:
+            yield [layer.module.weight.requires_grad_() for layer in self.problem.layers]  # type: ignore[misc]
+        finally:
+            self.model.requires_grad_(requires_grad=False)
+
+    def joined(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Return gradients of `leaves` as a vector, in float32; see `vector`."""
+        pairs = zip(self.problem.layers, gradients, strict=True)
+        return torch.cat([to_matrix(layer.module, one).flatten().float() for layer, one in pairs])
 
     def gradient(self, weights: Weights, samples: int | None = None) -> Weights:
         """Return the gradient of the mean evaluation loss with respect to the target layers' matrices.
@@ -190,19 +310,11 @@ class Scene:
         Returns
         -------
         dict of str to Tensor
-            Matrices of shape (rows, columns), float32, by layer name.
+            Matrices of shape (rows, columns), float32, by layer name; 0 for a layer that the loss does not depend on.
         """
-        batches = self.task.evaluation_batches(samples)
-        total = sum(self.task.tokens_of(batch) for batch in batches)
-        modules = [layer.module for layer in self.problem.layers]
-        found = [torch.zeros_like(self.full[layer.name]) for layer in self.problem.layers]
-        with self.at(weights):
-            leaves: list[Tensor] = [module.weight.requires_grad_() for module in modules]  # type: ignore[operator, union-attr]
-            try:
-                for batch in batches:
-                    loss = self.task.loss(self.model, batch) * (self.task.tokens_of(batch) / total)
-                    for sum_, module, one in zip(found, modules, torch.autograd.grad(loss, leaves), strict=True):
-                        sum_ += to_matrix(module, one).float()
-            finally:
-                self.model.requires_grad_(requires_grad=False)
-        return {layer.name: one for layer, one in zip(self.problem.layers, found, strict=True)}
+        found = torch.zeros_like(self.vector(self.full))
+        with self.at(weights), self.leaves() as leaves:
+            for batch, share in self.batches(samples):
+                loss = share * self.task.loss(self.model, batch)
+                found += self.joined(torch.autograd.grad(loss, leaves, materialize_grads=True))
+        return self.weights(found)

@@ -98,6 +98,16 @@ class ImageTask:
         rows = torch.arange(count) * len(held) // count
         return ImageBatch(torch.from_numpy(held.images)[rows], torch.from_numpy(held.labels)[rows])
 
+    def evaluation_batches(self, limit: int | None = None) -> list[ImageBatch]:
+        """Return the evaluation images in batches for `loss`; at most `limit` of them, spread evenly over all."""
+        images, labels = self.evaluation
+        count = len(labels) if limit is None else min(limit, len(labels))
+        rows = torch.arange(count) * len(labels) // count
+        return [
+            ImageBatch(self._normalise(images[part]).to(self.device), labels[part].to(self.device))
+            for part in rows.split(_BATCH)
+        ]
+
     def train_batches(self, batch_size: int, seed: int) -> Iterator[ImageBatch]:
         """Yield augmented training batches for ever."""
         source = self.spec.source()

@@ -92,6 +92,11 @@ class LanguageTask:
         """Windows spread evenly over the evaluation split; the same for all seeds."""
         return spread(self._windows("evaluation"), self.spec.evaluation_windows)
 
+    def evaluation_batches(self, limit: int | None = None) -> list[Tensor]:
+        """Return the evaluation windows in batches for `loss`; at most `limit` of them, spread evenly over all."""
+        windows = self.evaluation if limit is None else spread(self.evaluation, limit)
+        return list(windows.tokens.to(self.device).split(_EVALUATION_BATCH))
+
     def train_batches(self, batch_size: int, seed: int) -> Iterator[Tensor]:
         """Yield training batches of shape (batch_size, window) for ever."""
         for batch in stream(self._train_tokens, self.spec.window, batch_size, seed):
@@ -133,8 +138,8 @@ class LanguageTask:
             Of ``loss``, ``bits_per_byte`` and ``next_sentence``; the loss is always measured.
         """
         windows = self.evaluation
-        batches = windows.tokens.to(self.device).split(_EVALUATION_BATCH)
-        by_window = torch.cat([self._token_losses(model, batch).sum(dim=1) for batch in batches]).double().cpu()
+        by_batch = [self._token_losses(model, batch).sum(dim=1) for batch in self.evaluation_batches()]
+        by_window = torch.cat(by_batch).double().cpu()
         predicted = self.spec.window - 1
         rows = []
         for index in windows.document.unique().tolist():

@@ -145,3 +145,17 @@ def test_the_two_phases_are_two_models() -> None:
     assert replace(stable.evaluate(stable.model, ()), documents=[]) != replace(
         decayed.evaluate(decayed.model, ()), documents=[]
     )
+
+
+def test_evaluation_batches_are_the_evaluation_and_fewer_are_spread_over_it(task: ImageTask) -> None:
+    batches = task.evaluation_batches()
+    assert [len(batch.labels) for batch in batches] == [128, 77]
+    assert torch.equal(torch.cat([batch.labels for batch in batches]), task.evaluation.labels)
+    with torch.no_grad():
+        total = sum(float(task.loss(task.model, batch)) * task.tokens_of(batch) for batch in batches)
+    loss = task.evaluate(task.model, ("loss",)).metrics["loss/cross_entropy"]
+    assert total / 205 == pytest.approx(loss, rel=1e-6)
+    (some,) = task.evaluation_batches(41)
+    every_fifth = torch.cat([batch.images for batch in batches])[::5]
+    assert torch.equal(some.images, every_fifth) and torch.equal(some.labels, task.evaluation.labels[::5])
+    assert some.images.dtype == torch.float32

@@ -170,3 +170,14 @@ def test_the_two_phases_are_two_models() -> None:
     decayed = ZooLM(name="llama-1m", evaluation_windows=8)
     assert stable.fingerprint(0)["weights"] != decayed.fingerprint(0)["weights"]
     assert stable.label() != decayed.label()
+
+
+def test_evaluation_batches_are_the_evaluation_and_fewer_are_spread_over_it(small_task: LanguageTask) -> None:
+    windows = small_task.evaluation.tokens
+    assert torch.equal(torch.cat(small_task.evaluation_batches()), windows)
+    assert torch.equal(torch.cat(small_task.evaluation_batches(4)), windows[::2])
+    assert torch.equal(torch.cat(small_task.evaluation_batches(100)), windows)
+    with torch.no_grad():
+        losses = [float(small_task.loss(small_task.model, batch)) for batch in small_task.evaluation_batches()]
+    found = small_task.evaluate(small_task.model, ("loss",)).metrics["loss/blocks128"]
+    assert sum(losses) / len(losses) == pytest.approx(found, rel=1e-6)
