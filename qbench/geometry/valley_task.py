@@ -139,7 +139,7 @@ class ValleyTask:
             ``|z_F(w)|``; ``inward_cosine``: that of ``-U_F^T grad f(q)`` and the way from q to the river in F, 0 where
             there is no such gradient.
         """
-        w, q = _weights_of(latent).double(), _weights_of(deployed).double()
+        w, q = (_weights_of(model).detach().double() for model in (latent, deployed))
         slope, (_, away, _) = self.landscape.normal_gradient(q), self.landscape.coordinates(q)
         lengths = float(slope.norm() * away.norm())
         return {
