@@ -239,9 +239,10 @@ class Subject:
     def _counts(self, record: Record) -> bool:
         options = options_of(record)
         frozen = options.get("scale", "frozen") == "frozen" and options.get("gradient", "identity") == "identity"
-        plain = not options.get("distillation") and options.get("oscillation", "none") != "freeze"
-        of_theory = {"ste_qat": frozen and plain, "ft_then_ptq": options.get("ptq", "rtn") == "rtn"}
-        return of_theory.get(str(options.get("name")), True) and self._same_bn(record)
+        free = options.get("oscillation", "none") != "freeze"
+        of_theory = {"ste_qat": frozen and free, "ft_then_ptq": options.get("ptq", "rtn") == "rtn"}
+        own_loss = not options.get("distillation")
+        return of_theory.get(str(options.get("name")), True) and own_loss and self._same_bn(record)
 
     def _same_bn(self, record: Record) -> bool:
         """Return whether batch norms got the treatment that all arms are compared with; true of models without any."""
