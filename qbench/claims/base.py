@@ -173,7 +173,7 @@ def combine(
         bits=tuple(sorted({one.bits for one in seeds.values() if one.bits is not None}, reverse=True)),
         numbers=numbers,
         seeds=dict(sorted(seeds.items())),
-        why=f"{how}. {told}",
+        why=f"{how}. {told}{_repeated(seeds)}",
         lacks=tuple(sorted({gap for one in seeds.values() for gap in one.lacks})),
     )
 
@@ -184,7 +184,8 @@ def _add_up(counts: Mapping[Outcome, int], seeds: int, needed: int) -> tuple[Ver
     of = f"of {seeds} seed{'s' if seeds != 1 else ''}"
     if gaps + void == seeds:
         if void and void >= gaps:
-            return "not applicable", f"The precondition is false in {void} {of}, {gaps} not judged"
+            rest = f", {gaps} not judged" if gaps else ""
+            return "not applicable", f"The precondition is false in {void} {of}{rest}"
         return "not judged", f"{gaps} {of} not judged"
     tally = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     judged = seeds - gaps - void
@@ -198,6 +199,13 @@ def _add_up(counts: Mapping[Outcome, int], seeds: int, needed: int) -> tuple[Ver
     if 2 * void > seeds:
         return "not applicable", f"The precondition is false in {void} {of} ({tally})"
     return "inconclusive", f"Seeds do not agree in support, nor do most contradict ({tally})"
+
+
+def _repeated(seeds: Mapping[int, SeedVerdict]) -> str:
+    """Return a caution where seeds measured the same to the last digit: then they are one measurement."""
+    measured = [dict(one.numbers) for one in seeds.values() if one.numbers]
+    same = len(measured) > 1 and all(one == measured[0] for one in measured)
+    return " The seeds agree to the last digit: nothing in this is random, and they count as one." if same else ""
 
 
 def _told(seeds: Mapping[int, SeedVerdict]) -> str:

@@ -15,7 +15,8 @@ def _judge(subject: Subject, seed: int) -> SeedVerdict:
     lowest = subject.bits("rtn", seed)[-1]
     if not failing:
         rounded = subject.rounding(seed, lowest)
-        why = f"rounding fails at no bits: D = {nats(rounded.excess)} at {lowest} bits is {rounded.regime}"
+        grey = f": D = {nats(rounded.excess)} at {lowest} bits is grey" if not rounded.inside else ""
+        why = f"rounding fails at no bits{grey}"
         return SeedVerdict("not applicable", why, {"D_rtn": rounded.excess}, lowest)
     common = set.intersection(*(set(subject.bits(name, seed)) for name in _RIVALS))
     bits = [width for width in subject.bits("rtn", seed) if width >= limits.COARSE_BITS and width in common]

@@ -19,7 +19,7 @@ def _judge(site: Site) -> SeedVerdict:
     inside = [one for one in witnesses(site, probe) if one.inside]
     to_rounding = trace(probe, f"fp->{rounding}")
     end, middle = to_rounding[-1], _at(at, to_rounding, 0.5)
-    leaves = crossing(at[1:], to_rounding[1:], site.subject.tau(metric(probe, f"{rounding}/se")))
+    leaves = _exit(at[1:], to_rounding[1:], site.subject.tau(metric(probe, f"{rounding}/se")))
     numbers = {"D_end": end, "share_at_middle": middle / end if end else 0.0}
     numbers |= {} if leaves is None else {"t_exit": leaves}
     if not inside:
@@ -40,6 +40,11 @@ def _judge(site: Site) -> SeedVerdict:
         f"({'convex' if convex else 'not convex'}); towards {best.label} the barrier is {nats(barrier)}"
     )
     return site.verdict(outcome, why, barrier=barrier, barrier_between=across, **numbers)
+
+
+def _exit(at: Sequence[float], curve: Sequence[float], level: float) -> float | None:
+    """Return where the curve leaves the basin, at the latest its first place where it is outside there already."""
+    return at[0] if curve[0] > level else crossing(at, curve, level)
 
 
 def _barrier(at: Sequence[float], curve: Sequence[float]) -> float:

@@ -15,6 +15,10 @@ def _judge(site: Site) -> SeedVerdict:
     deployed, latent = metric(probe, "cosine/deployed"), metric(probe, "cosine/latent")
     high, ratio = metric(probe, "null/high"), metric(probe, "norm_ratio")
     at_fine, fine_high = metric(fine, "cosine/deployed"), metric(fine, "null/high")
+    weights = site.subject.facts.get("parameters", limits.MANY_WEIGHTS)
+    if weights < limits.MANY_WEIGHTS:
+        why = f"of {weights} weights, random sign flips are no null (from {limits.MANY_WEIGHTS} on they are)"
+        return site.verdict("not applicable", why, c_q=deployed, c_w=latent)
     outcome: Outcome = "inconclusive"
     if deployed <= 0 or latent >= deployed:
         outcome = "refutes"

@@ -25,6 +25,8 @@ def _judge(subject: Subject, seed: int) -> SeedVerdict:
             {name: metric(probe, f"{point_of(probe, name)}/{what}") for name in ("rtn", *_METHODS)}
             for what in ("step_rms", "top_share")
         )
+        if metric(probe, "null/top_share") >= limits.TOP_OF_ALL:
+            return SeedVerdict("not applicable", "the steepest directions are half of all, or more", {}, width)
         for name in _METHODS:
             subject.arms(seed, width, name)  # the point has to be a sound cell of the method
             pays &= low <= rms[name] <= high and share[name] < share["rtn"]

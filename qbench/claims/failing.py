@@ -71,8 +71,9 @@ def _seed_rule(rule: SiteRule) -> SeedRule:
 def _void(rule: SiteRule, subject: Subject, seed: int) -> SeedVerdict:
     lowest = subject.bits("rtn", seed)[-1]
     rounded = subject.rounding(seed, lowest)
-    why = f"rounding fails at no bits: at {lowest} bits D = {nats(rounded.excess)} is {rounded.regime}"
+    why = f"rounding fails at no bits and is inside at {lowest}"
     if rounded.regime == "grey":
+        why = f"rounding fails at no bits: at {lowest} bits D = {nats(rounded.excess)} is grey"
         share = rounded.excess / rounded.tau_f
         why += f", outside tau = {nats(rounded.tau)} and {times(share)} of tau_f = {nats(rounded.tau_f)}"
     try:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from qbench.claims.base import Claim, Judgement, SeedRule, combine, without_gaps
+from qbench.claims.base import Claim, Judgement, SeedVerdict, combine, without_gaps
 from qbench.claims.subject import LackingError, Subject
 from qbench.claims.trajectories import Trajectory, landscape, plain_trajectories
 
+EVERY = "all grids"
+"""What stands for the quantizer in a judgement about all grids of a landscape."""
 
-def landscapes_of(subjects: Sequence[Subject]) -> list[Subject]:
-    """Return the subjects whose model is a landscape."""
-    return [subject for subject in subjects if "valley" in subject.facts]
+GridsRule = Callable[[Sequence[Subject], int], SeedVerdict]
+"""Judges one seed of a landscape on all its grids; raises `LackingError` where something is missing."""
 
 
 def known(facts: dict[str, Any], name: str) -> float:
@@ -30,33 +32,75 @@ def known(facts: dict[str, Any], name: str) -> float:
     return float(found)
 
 
-def each_landscape(rule: SeedRule) -> Callable[[Claim, Sequence[Subject]], list[Judgement]]:
-    """Return a judge of every landscape by itself, seed by seed; of other models it says nothing."""
+def each_landscape(rule: GridsRule) -> Callable[[Claim, Sequence[Subject]], list[Judgement]]:
+    """Return a judge of every landscape, seed by seed and on all grids together; of other models it says nothing."""
 
     def judge(claim: Claim, subjects: Sequence[Subject]) -> list[Judgement]:
-        judged = []
-        for subject in landscapes_of(subjects):
-            seeds = {
-                seed: without_gaps(lambda one=subject, at=seed: rule(one, at))  # type: ignore[misc]
-                for seed in subject.seeds
-            }
-            judged.append(combine(claim, subject.model, subject.quantizer, seeds, subject.seeds_needed))
-        return judged
+        models: dict[str, list[Subject]] = {}
+        for subject in subjects:
+            if "valley" in subject.facts:
+                models.setdefault(subject.model, []).append(subject)
+        return [_combined(rule, claim, model, ours) for model, ours in models.items()]
 
     return judge
 
 
-def entries(subject: Subject, seed: int) -> list[tuple[Trajectory, float, int]]:
-    """Return every plain training that begins outside: its trajectory, first moment inside (or infinite), and bits.
+def _combined(rule: GridsRule, claim: Claim, model: str, subjects: Sequence[Subject]) -> Judgement:
+    seeds = sorted({seed for subject in subjects for seed in subject.seeds})
+    verdicts = {
+        seed: without_gaps(lambda at=seed: rule([one for one in subjects if at in one.seeds], at))  # type: ignore[misc]
+        for seed in seeds
+    }
+    quantizer = subjects[0].quantizer if len(subjects) == 1 else EVERY
+    return combine(claim, model, quantizer, verdicts, subjects[0].seeds_needed)
 
-    Inside is where ``|z_F(q)| <= rho``. A moment that was looked at is at most later than the true first entry.
+
+@dataclass(frozen=True)
+class Entry:
+    """A plain training that began outside the basin.
+
+    Attributes
+    ----------
+    subject : Subject
+        The landscape with its grid.
+    way : Trajectory
+        The training.
+    bits : int
+        Bits of the codes.
+    first : float
+        The first moment inside, infinite where there is none. Where not every step was looked at, the true entry is
+        earlier.
     """
-    rho = known(subject.facts, "rho")
-    found = []
-    for bits in subject.bits("ste_qat", seed):
-        for way in plain_trajectories(subject, seed, bits):
-            away = landscape(way.cell, "normal_distance")
-            if away[0] > rho:
-                first = next((step for step, z in zip(way.step, away, strict=True) if z <= rho), math.inf)
-                found.append((way, first, bits))
+
+    subject: Subject
+    way: Trajectory
+    bits: int
+    first: float
+
+
+def entries(subjects: Sequence[Subject], seed: int) -> list[Entry]:
+    """Return every plain training that began outside; inside is where ``|z_F(q)| <= rho``.
+
+    Raises
+    ------
+    LackingError
+        There is no plain training at all.
+    """
+    found, gaps, trainings = [], [], 0
+    for subject in subjects:
+        rho = known(subject.facts, "rho")
+        for bits in subject.bits("ste_qat", seed):
+            try:
+                ways = plain_trajectories(subject, seed, bits)
+            except LackingError as gap:
+                gaps.append(str(gap))
+                continue
+            trainings += len(ways)
+            for way in ways:
+                away = landscape(way.cell, "normal_distance")
+                if away[0] > rho:
+                    first = next((step for step, z in zip(way.step, away, strict=True) if z <= rho), math.inf)
+                    found.append(Entry(subject, way, bits, first))
+    if not trainings:
+        raise LackingError(gaps[0] if gaps else "ste_qat by plain sgd with a trajectory")
     return found

@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from qbench.claims.base import Claim, Outcome, SeedVerdict
-from qbench.claims.landscapes import each_landscape, entries, known
+from qbench.claims.landscapes import Entry, each_landscape, entries, known
 from qbench.claims.numbers import short
 from qbench.claims.subject import Subject
-from qbench.claims.trajectories import Trajectory, landscape
+from qbench.claims.trajectories import landscape
 
 
-def _judge(subject: Subject, seed: int) -> SeedVerdict:
-    bounds = [(_bound(subject, way, first), first, way, bits) for way, first, bits in entries(subject, seed)]
+def _judge(subjects: Sequence[Subject], seed: int) -> SeedVerdict:
+    bounds = [(_bound(entry), entry) for entry in entries(subjects, seed)]
     promised = [one for one in bounds if one[0] < math.inf]
     if not promised:
         why = "no training begins outside the basin with an error and a rate for which the theorem promises anything"
-        return SeedVerdict("not applicable", why, {"trainings": float(len(bounds))})
+        return SeedVerdict("not applicable", why)
     # A training that ended before the bound without getting in says nothing.
-    told = [one for one in promised if one[1] < math.inf or one[2].step[-1] >= one[0]]
-    late = [one for one in told if one[1] > one[0]]
-    worst = max((first / bound for bound, first, _, _ in told if first < math.inf), default=math.nan)
+    told = [(bound, one) for bound, one in promised if one.first < math.inf or one.way.step[-1] >= bound]
+    late = [(bound, one) for bound, one in told if one.first > bound]
+    worst = max((one.first / bound for bound, one in told if one.first < math.inf), default=math.nan)
     outcome: Outcome = "refutes" if late else "supports" if told else "inconclusive"
-    listed = ", ".join(f"{short(first)} <= {short(bound)}" for bound, first, _, _ in told if first <= bound)
-    broken = ", ".join(f"rate {short(way.rate)}: {short(first)} > {short(bound)}" for bound, first, way, _ in late)
-    why = f"first entries and their bounds: {listed or 'none'}" + (
-        f"; later than the bound: {broken}" if broken else ""
-    )
+    kept = ", ".join(f"{short(one.first)} <= {short(bound)}" for bound, one in told if one.first <= bound)
+    why = f"first entries and their bounds: {kept or 'none'}"
+    for bound, one in late:
+        why += f"; at rate {short(one.way.rate)} on {one.subject.quantizer} {short(one.first)} > {short(bound)}"
     numbers = {"trainings": float(len(told)), "largest_share_of_bound": worst}
-    return SeedVerdict(outcome, why, numbers, promised[0][3])
+    return SeedVerdict(outcome, why, numbers, promised[0][1].bits)
 
 
-def _bound(subject: Subject, way: Trajectory, first: float) -> float:
+def _bound(entry: Entry) -> float:
     """Return ``|z_F(w_0)|^2 / (eta [2 G (rho - e) - eta G'^2])``; infinite where the bracket is not positive.
 
     e and G' are the largest error ``|U_F^T (q_k - w_k)|`` and gradient seen until the entry.
     """
-    until = [index for index, step in enumerate(way.step) if step <= first]
+    way, facts = entry.way, entry.subject.facts
+    until = [index for index, step in enumerate(way.step) if step <= entry.first]
     error = max(landscape(way.cell, "quantization_error")[index] for index in until)
     gradient = max(landscape(way.cell, "gradient_norm")[index] for index in until)
     start = landscape(way.cell, "latent_distance")[0]
-    rho, wall = known(subject.facts, "rho"), known(subject.facts, "wall")
-    fall = way.rate * (2 * wall * (rho - error) - way.rate * gradient**2)
+    fall = way.rate * (2 * known(facts, "wall") * (known(facts, "rho") - error) - way.rate * gradient**2)
     return start**2 / fall if fall > 0 else math.inf
 
 

@@ -53,6 +53,8 @@ CONVEX_MIDDLE = 0.5
 # C7
 INWARD_OF_LATENT = 2.0
 NORM_RATIO = 5.0
+MANY_WEIGHTS = 100
+"""Weights below which sign flips are no null (ours): their cosine has the deviation 1/sqrt(weights), here .1."""
 
 # C8
 DEPLOYED_FALL = 0.5
@@ -93,6 +95,8 @@ STAYS_INSIDE = 0.9
 # C13
 SECOND_ORDER_RMS = (0.36, 0.5)
 NEAREST_RMS = 0.289
+TOP_OF_ALL = 0.5
+"""Share of all directions above which the steepest ones are not few (ours)."""
 EQUAL = 0.05
 """Distances and shares are equal within 5 % (ours)."""
 
@@ -105,6 +109,7 @@ APART = 0.0
 INVERSE_LAW = 0.1
 INVERSE_LAW_REFUTED = 0.3
 EXIT_ERROR = 0.05
+"""Of the root mean square over seeds: the formula is of E|z_F|^2, about which a single seed's value scatters."""
 EXIT_ERROR_REFUTED = 0.1
 EXIT_DIMENSIONS = 256
 """Dimensions from which the norm of a rounding error concentrates enough for a prediction within 5 %."""

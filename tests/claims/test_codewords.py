@@ -137,6 +137,11 @@ def test_c6_wants_a_convex_rise(bench: MakeBench) -> None:
     assert segments(bench(), to_rounding=concave).verdict("C6").verdict == "inconclusive"
 
 
+def test_c6_of_a_wall_at_once(bench: MakeBench) -> None:
+    numbers = segments(bench(), to_rounding=[0.0] + [1.0] * 19 + [2.0]).verdict("C6").numbers
+    assert numbers["t_exit"].mean == pytest.approx(0.05)
+
+
 def test_c6_measures_exit_and_barrier(bench: MakeBench) -> None:
     numbers = segments(bench()).verdict("C6").numbers
     # The wall at .6 is first seen at .65, .25 nats high.

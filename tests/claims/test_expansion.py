@@ -61,13 +61,13 @@ def test_c3_where_the_expansion_predicts_no_rise(bench: MakeBench, predicted: fl
     assert planted.verdict("C3").verdict == "inconclusive"
 
 
-def second_order(bench: Any, rms: float, share: float, **only: Any) -> Any:
+def second_order(bench: Any, rms: float, share: float, top: float = 0.01) -> Any:
     for bits in (4, 2):
         metrics = point("rtn", 0.1, 0.1)
         for name in ("gptq", "adaround"):
-            bench.method(bits, name, 0.1, **only)
+            bench.method(bits, name, 0.1)
             metrics |= point(name, 0.1, 0.1, rms, share)
-        bench.probe(bits, "curvature", metrics)
+        bench.probe(bits, "curvature", metrics | {"null/top_share": top})
     return bench
 
 
@@ -75,6 +75,7 @@ C13 = {
     "supported": lambda b: second_order(b, 0.42, 0.05),
     "refuted": lambda b: second_order(b, 0.29, 0.101),
     "inconclusive": lambda b: second_order(b, 0.42, 0.2),
+    "not applicable": lambda b: second_order(b, 0.42, 0.05, top=1.0),
     "not judged": lambda b: second_order(b, 0.42, 0.05).without("gptq", 2),
 }
 
@@ -88,6 +89,11 @@ def test_c13(bench: MakeBench, verdict: str) -> None:
 def test_c13_must_hold_at_all_bits(bench: MakeBench) -> None:
     planted = second_order(bench(), 0.42, 0.05)
     planted.probe(
-        4, "curvature", point("rtn", 0, 0) | point("gptq", 0, 0, 0.42, 0.2) | point("adaround", 0, 0, 0.42, 0.05)
+        4,
+        "curvature",
+        {"null/top_share": 0.01}
+        | point("rtn", 0, 0)
+        | point("gptq", 0, 0, 0.42, 0.2)
+        | point("adaround", 0, 0, 0.42, 0.05),
     )
     assert planted.verdict("C13").verdict == "inconclusive"

@@ -54,6 +54,13 @@ def test_c7_details(bench: MakeBench, planted: tuple[float, ...], verdict: str) 
     assert inward(bench(), *planted).verdict("C7").verdict == verdict
 
 
+def test_c7_has_no_null_in_few_dimensions(bench: MakeBench) -> None:
+    planted = inward(bench(), 0.2, 0.01, 40)
+    for record in planted.records.values():
+        record.facts["parameters"] = 2
+    assert planted.verdict("C7").verdict == "not applicable"
+
+
 def arms(bench: Any, qat: float, latent: float, noise: float | None = None, excess: float = 2.0) -> Any:
     """Plant arms by what they recover of rounding's excess; the second of two rates is the better."""
     bench.method(4, "rtn", 0.0).method(2, "rtn", excess)

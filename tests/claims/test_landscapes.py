@@ -29,9 +29,9 @@ def trajectory(inside_from: float, late: float, steps: int = 100, **valley: Sequ
     return {"trajectory/step": moments, **found}
 
 
-def lattice(bench: MakeBench, step: float, **model: Any) -> Any:
+def lattice(bench: MakeBench, step: float, seeds: Sequence[int] = (0, 1, 2), **model: Any) -> Any:
     grid = {"name": "lattice", "granularity": "per_channel", "step": step, "unit": "absolute"}
-    return bench("valley", f"lattice[step={step:g}]", facts=facts(**model), grid=grid)
+    return bench("valley", f"lattice[step={step:g}]", seeds, facts(**model), grid)
 
 
 def family(bench: MakeBench, entries: Sequence[float], late: Sequence[float], rtn: float = 0.5) -> list[Any]:
@@ -88,9 +88,10 @@ def entering(
     steps: int = 200,
     seeds: Sequence[int] = (0, 1, 2),
     start: float = 1.1,
+    quantizer: str = "lattice",
 ) -> Any:
     """Plant plain QAT whose deployed weights are within rho from a step on."""
-    found = bench("valley", "lattice", seeds, facts(), {"name": "lattice"}).method(8, "rtn", 0.5)
+    found = bench("valley", quantizer, seeds, facts(), {"name": "lattice"}).method(8, "rtn", 0.5)
     for rate in rates:
         first = entry(rate)
         away = [0.9 if step >= first else start for step in range(steps + 1)]
@@ -193,6 +194,17 @@ def test_t3(bench: MakeBench, verdict: str) -> None:
     assert found.numbers["exit_step"].mean == pytest.approx(T3[verdict], rel=1e-6)
 
 
+def test_t3_is_about_the_mean_square_over_seeds(bench: MakeBench) -> None:
+    """Seeds that scatter by 15 % about the prediction support it together; two are too few."""
+    planted = [rounded(bench, exit_, seeds=(seed,)) for seed, exit_ in enumerate((0.3, 0.346, 0.41))]
+    first, *others = [one for of_seed in planted for one in of_seed]
+    found = first.verdict("T3", *others)
+    assert found.verdict == "supported", found.why
+    assert found.numbers["exit_step_of_a_seed"].per_seed[2] == pytest.approx(0.41)
+    first, *others = planted[0] + planted[1]
+    assert first.verdict("T3", *others).verdict == "inconclusive"
+
+
 def test_t3_of_few_dimensions_or_of_one_side(bench: MakeBench) -> None:
     first, *others = rounded(bench, 0.35, dimension=2)
     assert first.verdict("T3", *others).verdict == "not applicable"
@@ -220,6 +232,22 @@ T4 = {
 def test_t4(bench: MakeBench, verdict: str) -> None:
     found = T4[verdict](bench).verdict("T4")
     assert found.verdict == verdict, found.why
+
+
+def test_the_theorem_is_judged_on_all_grids_together(bench: MakeBench) -> None:
+    """A grid that is too coarse for the theorem does not take from what the finer one shows."""
+    fine, coarse = entering(bench, lambda _: 3), entering(bench, lambda _: 3, error=1.2, quantizer="coarse")
+    found = fine.verdict("T1", coarse)
+    assert (found.verdict, found.quantizer) == ("supported", "all grids")
+    late = entering(bench, T1["refuted"]["entry"], quantizer="other")
+    assert fine.verdict("T1", coarse, late).verdict == "refuted"
+
+
+def test_seeds_that_are_one_measurement_are_told(bench: MakeBench) -> None:
+    assert "to the last digit" in latent(bench, 0.5).verdict("T4").why
+    scattered = latent(bench, 0.5)
+    scattered.only(1).method(8, "latent_grad", 0.4999, learning_rate=0.01)
+    assert "to the last digit" not in scattered.verdict("T4").why
 
 
 def test_one_seed_is_enough_where_nothing_is_random(bench: MakeBench) -> None:
