@@ -45,6 +45,11 @@ class Valley(ModelSpec):
         """The excess loss up to which a point counts as inside the basin."""
         raise NotImplementedError
 
+    @property
+    def is_seeded(self) -> bool:
+        """Whether another seed gives another landscape, or other noise in training."""
+        return self.noise > 0
+
     def load(self, seed: int, device: str) -> ValleyTask:  # type: ignore[override]
         """Return the landscape as a task; see `ModelSpec.load`."""
         from qbench.geometry.valley_task import ValleyTask
@@ -154,3 +159,8 @@ class RiverValley(Valley):
     def tolerance(self) -> float:
         """The excess loss up to which a point counts as inside the basin."""
         return 0.02 * self.wall * self.rho
+
+    @property
+    def is_seeded(self) -> bool:
+        """True: the seed draws the directions."""
+        return True

@@ -154,6 +154,7 @@ class ValleyTask:
         dimension = len(self.landscape.start)
         return {
             "tolerance": self.spec.tolerance,
+            "seeded": self.spec.is_seeded,
             "parameters": dimension,
             "calibration": f"{len(self.calibration[0])} inputs whose second moments are the {self.spec.metric} metric",
             "evaluation": "the landscape itself: its loss has no sampling error",

@@ -98,6 +98,12 @@ class TestTask:
     """What the landscape offers as a task."""
 
     @pytest.mark.parametrize("name", NAMES)
+    def test_another_seed_is_another_landscape_where_it_says_so(self, name: str, valley: MakeValley) -> None:
+        tasks = [ValleyTask(valley(name), seed, "cpu") for seed in (0, 1)]
+        same = torch.equal(*(task.model.get_submodule("line").weight for task in tasks))
+        assert same != tasks[0].facts()["seeded"]
+
+    @pytest.mark.parametrize("name", NAMES)
     def test_the_model_starts_at_the_full_precision_weights(self, name: str, valley: MakeValley) -> None:
         model = valley(name)
         task = ValleyTask(model, 2, "cpu")
@@ -186,6 +192,8 @@ class TestTask:
         for name, tolerance in (("valley_a", 0.01), ("valley_b", 0.01), ("valley_c", 0.02), ("river_valley", 0.02)):
             facts = ValleyTask(valley(name), 0, "cpu").facts()
             assert facts["tolerance"] == tolerance
+            assert facts["seeded"] == (name == "river_valley")
+            assert ValleyTask(valley(name, noise=0.1), 0, "cpu").facts()["seeded"]
             assert json.loads(json.dumps(facts)) == facts
         assert facts["valley"]["exit_step"] == pytest.approx(0.346, abs=5e-4)
         assert facts["valley"]["compatible_step"] == pytest.approx(0.433, abs=5e-4)
