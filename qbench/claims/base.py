@@ -202,10 +202,10 @@ def _add_up(counts: Mapping[Outcome, int], seeds: int, needed: int) -> tuple[Ver
 
 
 def _repeated(seeds: Mapping[int, SeedVerdict]) -> str:
-    """Return a caution where seeds measured the same to the last digit: then they are one measurement."""
+    """Return a remark where seeds measured the same to the last digit: it is one measurement, made several times."""
     measured = [dict(one.numbers) for one in seeds.values() if one.numbers]
     same = len(measured) > 1 and all(one == measured[0] for one in measured)
-    return " The seeds agree to the last digit: nothing in this is random, and they count as one." if same else ""
+    return " The seeds agree to the last digit: nothing in this is random." if same else ""
 
 
 def _told(seeds: Mapping[int, SeedVerdict]) -> str:

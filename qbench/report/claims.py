@@ -15,6 +15,7 @@ from qbench.report.numbers import ABSENT, compact, with_ends
 from qbench.report.text import WIDTH, plain_table
 
 _HEADERS = ("claim", "model", "quantizer", "verdict", "bits", "seeds", "numbers")
+_NARROW = len(_HEADERS) - 1  # in a terminal the numbers stand with the paragraphs
 _MOST_NUMBERS = 4
 _SOURCES = {
     "abstract": "predicted by the abstract",
@@ -59,13 +60,14 @@ def render_text(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) ->
     claims : mapping of str to Claim
         Those that were asked for.
     """
-    rows = _rows(judgements)
-    parts = [plain_table(_HEADERS, rows, ["left"] * len(_HEADERS))] if rows else ["no claim could be judged"]
+    rows = [row[:_NARROW] for row in _rows(judgements)]
+    parts = [plain_table(_HEADERS[:_NARROW], rows, ["left"] * _NARROW)] if rows else ["no claim could be judged"]
     for claim, ours in _by_claim(judgements, claims):
-        told = [f"{one.model}/{one.quantizer}: {one.verdict}. {one.why}" for one in ours if one.verdict != "not judged"]
+        told = _paragraphs(ours)
         if told:
             title = f"{claim.id} ({_SOURCES[claim.source]}): {claim.title}. {claim.rule}"
-            parts.append("\n".join(_wrap(line) for line in [title, *told]))
+            lines = [f"{', '.join(names)}: {one.verdict}. {one.why}{_means(one, names)}" for names, one in told]
+            parts.append("\n".join(_wrap(line) for line in [title, *lines]))
     gaps = _gaps(judgements, claims)
     parts += ["\n".join(_wrap(line) for line in ["not judged:", *gaps])] if gaps else []
     return "\n\n".join([*parts, "\n".join(map(_wrap, _LEGEND))]) + "\n"
@@ -93,17 +95,29 @@ def render_markdown(runs: Mapping[str, Sequence[Judgement]], claims: Mapping[str
         rows = _rows(judgements)
         parts.append(_github(_HEADERS, rows) if rows else "No claim could be judged.")
         for claim, ours in _by_claim(judgements, claims):
-            told = [one for one in ours if one.verdict != "not judged"]
+            told = _paragraphs(ours)
             if told:
                 parts.append(f"### {claim.id}: {_escape(claim.title)}")
-                parts.append("\n".join(f"- {_escape(f'{one.model}/{one.quantizer}')}: {_told(one)}" for one in told))
+                lines = [f"- {_escape(', '.join(names))}: **{one.verdict}**. {_escape(one.why)}" for names, one in told]
+                parts.append("\n".join(lines))
         gaps = _gaps(judgements, claims)
         parts += ["### Not judged", "\n".join(f"- {_escape(line)}" for line in gaps)] if gaps else []
     return "\n\n".join(parts) + "\n"
 
 
-def _told(one: Judgement) -> str:
-    return f"**{one.verdict}**. {_escape(one.why)}"
+def _paragraphs(judgements: Iterable[Judgement]) -> list[tuple[list[str], Judgement]]:
+    """Return what there is to say, and of which models and quantizers: those of which the same is said together."""
+    same: dict[tuple[str, str], list[Judgement]] = {}
+    for one in judgements:
+        if one.verdict != "not judged":
+            same.setdefault((one.verdict, one.why), []).append(one)
+    return [([f"{one.model}/{one.quantizer}" for one in ours], ours[0]) for ours in same.values()]
+
+
+def _means(one: Judgement, names: Sequence[str]) -> str:
+    """Return the numbers of a paragraph about one model and quantizer."""
+    numbers = _numbers(one) if len(names) == 1 else ""
+    return f" Means: {numbers}." if numbers else ""
 
 
 def _explained(claims: Mapping[str, Claim]) -> list[list[str]]:
