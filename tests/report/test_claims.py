@@ -1,0 +1,92 @@
+"""Verdicts in a terminal, on a page, and at the end of a run: nothing is left out but digits."""
+
+from __future__ import annotations
+
+import pytest
+
+from qbench.claims.base import Claim, Judgement, SeedVerdict, combine
+from qbench.claims.catalogue import all_claims
+from qbench.report.claims import render_claims, render_markdown, render_text
+
+CLAIMS = {name: all_claims()[name] for name in ("C7", "C9", "C11")}
+
+
+def of(claim: str, outcomes: str, model: str = "llama-1m") -> Judgement:
+    seeds = {}
+    for seed, outcome in enumerate(outcomes.split(", ")):
+        lacks = ("probe inward at 2 bits",) if outcome == "not judged" else ()
+        numbers = {"c_q": 0.2 + 0.01 * seed, "c_w": 0.0} if outcome in ("supports", "refutes") else {}
+        why = f"|cos| is {seed}" if numbers else f"lacks {lacks[0]}" if lacks else "rounding fails at no bits"
+        seeds[seed] = SeedVerdict(outcome, why, numbers, None if lacks else 2, lacks)  # type: ignore[arg-type]
+    return combine(CLAIMS[claim], model, "mse[per_channel]", seeds)
+
+
+JUDGED = [
+    of("C7", "supports, supports, supports"),
+    of("C7", "refutes, refutes, supports", "vit-mnist"),
+    of("C9", "not applicable, not applicable, not applicable"),
+    of("C9", "not applicable, not applicable, not applicable", "vit-mnist"),
+    of("C9", "not judged, not judged, not judged", "mlp-mnist"),
+]
+
+
+def test_every_verdict_has_its_row_and_its_reason() -> None:
+    text = render_text(JUDGED, CLAIMS)
+    rows = [line.split() for line in text.partition("\n\n")[0].splitlines()[2:]]
+    assert [(row[0], row[1], row[3]) for row in rows[:2]] == [
+        ("C7", "llama-1m", "supported"),
+        ("C7", "vit-mnist", "refuted"),
+    ]
+    assert len(rows) == 4 and all(row[3:5] == ["not", "applicable"] for row in rows[2:])
+    assert rows[0][-2:] == ["2", "3/3"] and rows[1][-2:] == ["2", "1/3"]
+    flat = " ".join(text.split())
+    for one in JUDGED:
+        if one.verdict != "not judged":
+            assert one.why in flat
+    assert "c_q .210 [.185,.235]" in flat
+
+
+def test_a_terminal_has_120_columns() -> None:
+    assert max(map(len, render_text(JUDGED, CLAIMS).splitlines())) <= 120
+    assert max(map(len, render_claims(JUDGED).splitlines())) <= 120
+
+
+def test_what_is_not_judged_is_named_with_what_it_lacks() -> None:
+    for text in (
+        render_text(JUDGED, CLAIMS),
+        render_markdown({"theory": JUDGED}, CLAIMS, command="qbench claims theory"),
+    ):
+        flat = " ".join(text.split())
+        assert "C9: mlp-mnist/mse[per_channel]: lacks probe inward at 2 bits" in flat
+        assert "C11: nothing here that it is about (needs: " in flat
+
+
+def test_models_of_which_the_same_is_said_stand_together() -> None:
+    flat = " ".join(render_text(JUDGED, CLAIMS).split())
+    assert "llama-1m/mse[per_channel], vit-mnist/mse[per_channel]: not applicable. The precondition" in flat
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=lambda claim: claim.id)
+def test_the_page_explains_every_claim(claim: Claim) -> None:
+    page = render_markdown({"theory_llm": JUDGED, "theory_vision": []}, CLAIMS, command="qbench claims theory_llm")
+    row = next(line for line in page.splitlines() if line.startswith(f"| {claim.id} "))
+    assert claim.title in row
+    assert page.startswith("# Claims\n\n- Made by: `qbench claims theory_llm`\n")
+    assert "\n## theory_llm\n" in page and "## theory_vision\n\nNo claim could be judged." in page
+
+
+def test_bars_do_not_break_the_page() -> None:
+    page = render_markdown({"theory": JUDGED}, CLAIMS, command="qbench claims theory")
+    columns = [line.replace("\\|", "").count("|") for line in page.splitlines() if line.startswith("| C")]
+    assert set(columns) == {6, 8}  # five columns of the claims, seven of the verdicts
+    assert "\\|cos\\| is 0" in page
+
+
+def test_a_run_ends_with_a_line_for_each_claim_that_it_can_judge() -> None:
+    lines = render_claims(JUDGED).splitlines()
+    assert lines[0] == "claims:"
+    assert sum(line.startswith(("C7 ", "C9 ")) for line in lines) == 4
+    assert "not judged" not in " ".join(lines)  # C9 is, of other models
+    only_gaps = render_claims(JUDGED[4:])
+    assert only_gaps.splitlines()[1] == "1 claims not judged (C9): see `qbench claims` for what they need"
+    assert render_claims([]) == "claims: none to judge"
