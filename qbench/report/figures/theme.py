@@ -1,0 +1,134 @@
+"""How figures look: one palette, one set of marks, one set of sizes.
+
+Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; every series also has a dash and a
+shape of its own, so that no figure needs colour to be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+FONT = "DejaVu Sans, Verdana, sans-serif"
+INK, SOFT, FAINT = "#222222", "#666666", "#e4e4e4"
+
+_BLACK, _ORANGE, _SKY, _GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+_BLUE, _VERMILION, _PURPLE, _GREY = "#0072B2", "#D55E00", "#CC79A7", "#777777"
+
+_PLAIN: tuple[int, ...] = (1, 0)
+_DASHED, _DOTTED, _DASH_DOT, _LONG, _SHORT = (6, 3), (2, 2), (7, 2, 2, 2), (11, 3), (4, 2)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a series looks.
+
+    Attributes
+    ----------
+    label : str
+        What the legend calls it.
+    colour : str
+        Of line and points.
+    dash : tuple of int
+        Lengths of strokes and gaps of the line, pixels.
+    shape : str
+        Of points.
+    """
+
+    label: str
+    colour: str
+    dash: tuple[int, ...]
+    shape: str
+
+
+_KNOWN: dict[str, Style] = {
+    # Methods, the same everywhere.
+    "rtn": Style("rtn (nearest)", _VERMILION, _PLAIN, "circle"),
+    "gptq": Style("gptq", _BLUE, _DASHED, "square"),
+    "adaround": Style("adaround", _PURPLE, _DOTTED, "triangle-up"),
+    "ste_qat": Style("ste_qat (gradient at Q(w))", _GREEN, _LONG, "diamond"),
+    "noise_grad": Style("noise_grad (at w + noise)", _ORANGE, _DASHED, "triangle-up"),
+    "latent_grad": Style("latent_grad (at w)", _BLUE, _DOTTED, "square"),
+    "random_grad": Style("random_grad (random direction)", _BLACK, _DASH_DOT, "cross"),
+    "ft_then_ptq": Style("ft_then_ptq", _PURPLE, _SHORT, "triangle-down"),
+    # What is measured where a figure has other series than methods.
+    "noise": Style("uniform noise of one step", _BLUE, _DASHED, "square"),
+    "deployed": Style("deployed weights Q(w)", _VERMILION, _PLAIN, "circle"),
+    "latent": Style("latent weights w", _BLUE, _DASHED, "square"),
+    "fp->ptq": Style("full precision to rtn", _VERMILION, _PLAIN, "circle"),
+    "fp->qat": Style("full precision to QAT", _GREEN, _DASHED, "diamond"),
+    "ptq->qat": Style("rtn to QAT", _BLUE, _DOTTED, "square"),
+    "entry": Style("first entry k*", _GREEN, _LONG, "diamond"),
+    "bound": Style("bound of the theorem", _BLACK, _DASHED, "triangle-down"),
+    "best": Style("QAT, best on the way", _BLUE, _DASHED, "square"),
+    "late": Style("QAT, mean of the second half", _ORANGE, _DASH_DOT, "triangle-up"),
+    "random direction": Style("a random direction", _GREY, _DASH_DOT, "cross"),
+}
+
+_COLOURS = (_BLUE, _VERMILION, _GREEN, _PURPLE, _ORANGE, _SKY, _BLACK, _GREY)
+_SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left")
+_DASHES = (_PLAIN, _DASHED, _DOTTED, _DASH_DOT, _LONG, _SHORT, (1, 3), (9, 2, 2, 2, 2, 2))
+
+
+def styles(series: Iterable[str]) -> dict[str, Style]:
+    """Return the look of every series, known ones first in their own order, then the others sorted."""
+    names = set(series)
+    found = {name: style for name, style in _KNOWN.items() if name in names}
+    for place, name in enumerate(sorted(names - _KNOWN.keys())):
+        # Shapes go round once more than colours do, so that two of one colour have other shapes.
+        shape = _SHAPES[(place + place // len(_COLOURS)) % len(_SHAPES)]
+        dash = _DASHES[(place + place // len(_COLOURS)) % len(_DASHES)]
+        found[name] = Style(name, _COLOURS[place % len(_COLOURS)], dash, shape)
+    return found
+
+
+def config() -> dict[str, Any]:
+    """Return the part of a Vega-Lite specification that all figures share."""
+    return {
+        "font": FONT,
+        "background": "white",
+        "padding": 14,
+        "title": {
+            "anchor": "start",
+            "frame": "group",
+            "font": FONT,
+            "fontSize": 14,
+            "fontWeight": "bold",
+            "color": INK,
+            "subtitleFont": FONT,
+            "subtitleFontSize": 11,
+            "subtitleColor": SOFT,
+            "subtitlePadding": 6,
+            "subtitleLineHeight": 15,
+            "offset": 16,
+        },
+        "axis": {
+            "labelFont": FONT,
+            "titleFont": FONT,
+            "labelFontSize": 10,
+            "titleFontSize": 11,
+            "titleFontWeight": "normal",
+            "labelColor": INK,
+            "titleColor": INK,
+            "gridColor": FAINT,
+            "domainColor": SOFT,
+            "tickColor": SOFT,
+            "labelOverlap": "greedy",
+            "labelFlush": False,
+            "titlePadding": 7,
+        },
+        "legend": {
+            "labelFont": FONT,
+            "labelFontSize": 11,
+            "labelColor": INK,
+            "labelLimit": 340,
+            "symbolSize": 70,
+            "symbolStrokeWidth": 2,
+            "columnPadding": 22,
+            "rowPadding": 4,
+            "offset": 14,
+        },
+        "view": {"stroke": "#bbbbbb"},
+        "concat": {"spacing": 26},
+    }
