@@ -122,7 +122,7 @@ def _told(one: Recalibration, full: Entry | None, rows: Rows) -> list[str]:
         (entry.excess.mean, method, entry)
         for method, row in rows.items()
         if method not in (one.method, one.recalibrated) and (entry := row.get(one.bits)) is not None
-        if entry.trained and entry.excess is not None
+        if entry.is_qat and entry.excess is not None
     ]
     if trained:
         excess, method, best = min(trained, key=lambda item: item[:2])

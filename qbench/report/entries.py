@@ -16,6 +16,7 @@ from qbench.suite.cell import FP, cell_label
 
 Axes = Mapping[str, str | int | None]
 """`Cell.axes`, with the reason of a skipped cell under ``skip``."""
+_ABLATIONS = frozenset({"latent_grad", "noise_grad", "random_grad", "ft_then_ptq"})
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Entry:
     peak_memory_bytes : int or None
         Highest over seeds.
     trained : bool
-        The method trained the model (QAT).
+        The method trained the model: QAT, or one of the ablations that it is read against.
     fallbacks : int
         Layers that fell back, all seeds together.
     notes : tuple of int
@@ -75,6 +76,11 @@ class Entry:
     trained: bool = False
     fallbacks: int = 0
     notes: tuple[int, ...] = ()
+
+    @property
+    def is_qat(self) -> bool:
+        """Whether the method is quantization-aware training, and not made to show what that is without a part."""
+        return self.trained and self.method.partition("[")[0] not in _ABLATIONS
 
     @property
     def complete(self) -> bool:

@@ -37,8 +37,11 @@ def summarise(
         entries = [row[lowest] for row in rows.values() if lowest in row]
         best = [
             f"best {kind} {text}"
-            for kind, trained in (("PTQ", False), ("QAT", True))
-            if (text := _best(entry for entry in entries if entry.trained is trained)) is not None
+            for kind, rivals in (
+                ("PTQ", [entry for entry in entries if not entry.trained]),
+                ("QAT", [entry for entry in entries if entry.is_qat]),
+            )
+            if (text := _best(rivals)) is not None
         ]
         parts.append(f"at {numbers.bits(lowest)} {', '.join(best)}")
     reference = "" if full is None or full.accuracy is None else f" (fp {percent(full.accuracy)} %)"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from qbench import atomic
 from qbench.errors import CellError, DivergedError, QBenchError
 from qbench.methods.base import Deployment, Method
-from qbench.methods.batch_norm import Folding, batch_norms, estimable, fold, recalibrate
+from qbench.methods.batch_norm import batch_norms, estimable, recalibrate
 from qbench.methods.fine_tune import FineTuning
 from qbench.methods.layer_inputs import (
     describe_inputs,
@@ -31,108 +31,14 @@ from qbench.methods.layer_inputs import (
     static_params,
 )
 from qbench.methods.problem import Problem, Solution
-from qbench.methods.sequential import full_precision_hessians
 from qbench.methods.training_options import WeightTraining
 from qbench.quant.block_grid import BlockGrid
-from qbench.quantizers.base import Quantizer
-from qbench.quantizers.layout import choose_grid, require_same
 from qbench.runner import evidence, machine, probing
 from qbench.runner.identity import PlannedCell
+from qbench.runner.session import Session
 from qbench.runner.targets import GridPlace, left_alone, make_problem, no_grid
-from qbench.spec import Spec
 from qbench.store.record import Cost, DocumentLosses, Record
 from qbench.suite.cell import Cell
-
-
-class Session:
-    """What a worker keeps between cells: the loaded task, and what depends on the full-precision model alone.
-
-    Parameters
-    ----------
-    device : str
-        Torch device.
-
-    Attributes
-    ----------
-    memory : dict
-        What probes keep for one another while the task is loaded.
-    """
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self._key: tuple[Spec, int] | None = None
-        self._task: Any = None
-        self._folding: Folding | None = None
-        self._hessians: dict[bool, dict[str, Tensor]] = {}
-        self._grids: tuple[Any, dict[str, BlockGrid]] = (None, {})
-        self.memory: dict[Any, Any] = {}
-
-    def task(self, cell: Cell) -> Any:
-        """Return the cell's task, loading it when it is not the one in hand."""
-        if self._key != (cell.model, cell.seed):
-            self._key, self._task, self._folding, self._hessians, self._grids = None, None, None, {}, (None, {})
-            self.memory = {}
-            self._task = cell.model.load(cell.seed, self.device)  # type: ignore[attr-defined]
-            self._key = (cell.model, cell.seed)
-        return self._task
-
-    def folding(self, cell: Cell) -> Folding | None:
-        """Return the task's model with its batch norms folded, where the cell's method wants them so; otherwise None.
-
-        Raises
-        ------
-        CellError
-            No batch norm of the model can be folded.
-        """
-        if not _folds(cell):
-            return None
-        task = self.task(cell)
-        if self._folding is None:
-            self._folding = fold(task.model, task.forward, task.calibration)
-        return self._folding
-
-    def model(self, cell: Cell) -> nn.Module:
-        """Return the full-precision model that the cell starts from; it must stay as it is."""
-        folding = self.folding(cell)
-        found: nn.Module = self.task(cell).model if folding is None else folding.model
-        return found
-
-    def hessians(self, cell: Cell) -> dict[str, Tensor]:
-        """Return the second moments of the layers' inputs in the full-precision model that the cell starts from."""
-        task = self.task(cell)
-        if _folds(cell) not in self._hessians:
-            # Of all layers, also those that this cell's quantizer leaves alone: other cells use them too.
-            everything = replace(cell, quantizer=None, bits=None)
-            problem = make_problem(task, self.model(cell), everything, lambda place: no_grid())
-            self._hessians[_folds(cell)] = full_precision_hessians(problem)
-        return self._hessians[_folds(cell)]
-
-    def grid(self, cell: Cell, layer: GridPlace) -> BlockGrid:
-        """Return the grid of a layer; all methods of one quantizer, bitwidth and way with batch norms get the same.
-
-        Raises
-        ------
-        CellError
-            The quantizer gives no sound grid, or another one when it is asked again.
-        """
-        assert isinstance(cell.quantizer, Quantizer)
-        key = (self._key, cell.quantizer, cell.bits, _folds(cell))
-        if self._grids[0] != key:
-            self._grids = (key, {})
-        if layer.name not in self._grids[1]:
-            importance = self._importance(cell, layer) if cell.quantizer.sees_inputs else None
-            grid = choose_grid(layer.weight, cell.quantizer, layer.bits, importance)
-            if not self._grids[1]:
-                # Asked twice once: a rule that draws at random shows it on any layer.
-                again = choose_grid(layer.weight, cell.quantizer, layer.bits, importance)
-                require_same(grid, again, cell.quantizer)
-            self._grids[1][layer.name] = grid
-        return self._grids[1][layer.name]
-
-    def _importance(self, cell: Cell, layer: GridPlace) -> Tensor:
-        """Return ``E[x_j^2]`` of a layer's inputs, of shape (1 or rows, columns)."""
-        squares = self.hessians(cell)[layer.name].diagonal(dim1=1, dim2=2)
-        return squares.repeat_interleave(len(layer.weight) // len(squares), dim=0) if len(squares) > 1 else squares
 
 
 def execute(
@@ -322,10 +228,6 @@ def _counted(problem: Problem, record: Record) -> Iterator[None]:
     record.cost.method_seconds += time.monotonic() - started
     # The same data again for a method that has seen them, new to one that has not.
     record.cost.calibration_tokens = max(record.cost.calibration_tokens, problem.calibration_tokens)
-
-
-def _folds(cell: Cell) -> bool:
-    return isinstance(cell.method, Deployment) and cell.method.bn == "fold"
 
 
 def _batch_norm_facts(cell: Cell, session: Session) -> dict[str, str | int]:

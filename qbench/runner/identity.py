@@ -34,6 +34,7 @@ _RUNNER_SOURCES = (
     "qbench.quant.packing",
     "qbench.runner.evidence",
     "qbench.runner.execute",
+    "qbench.runner.session",
     "qbench.runner.targets",
 )
 _PROBE_SOURCES = ("qbench.geometry.base", "qbench.geometry.scene", "qbench.runner.probing", "qbench.runner.packed_file")

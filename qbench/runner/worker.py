@@ -17,7 +17,7 @@ from qbench.store.record import Record
 from qbench.suite.plugins import Plugin, loaded_for
 
 if TYPE_CHECKING:
-    from qbench.runner.execute import Session
+    from qbench.runner.session import Session
 
 _session: Session | None = None
 _threads = 1
@@ -43,7 +43,7 @@ def start(device: str, threads: int) -> None:
     os.environ["TQDM_DISABLE"] = "1"  # libraries' own bars would run through ours
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from qbench.runner import machine
-    from qbench.runner.execute import Session
+    from qbench.runner.session import Session
 
     machine.settle(threads)
     _session, _threads = Session(machine.resolve_device(device)), threads

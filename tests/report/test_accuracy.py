@@ -107,6 +107,16 @@ def test_the_summary_tells_accuracies(make_image_record: MakeRecord) -> None:
     )
 
 
+def test_an_ablation_is_not_the_best_qat(make_image_record: MakeRecord) -> None:
+    found = [make_image_record("m/fp/s0"), make_image_record("m/mse/2b/rtn/s0", 2.0, 0.2)]
+    for method, excess in {"lsq": 0.02, "ft_then_ptq": 0.01, "latent_grad[steps=9]": 0.001}.items():
+        record = make_image_record(f"m/mse/2b/{method}/s0", excess, 0.98)
+        record.cost.train_tokens = 640
+        found.append(record)
+    (line,) = leaderboard(found).summary
+    assert "best QAT lsq +.020" in line and "best PTQ rtn" in line
+
+
 def test_json_has_it(records: list[Record]) -> None:
     data = leaderboard(records).to_json()
     row = data["groups"][0]["rows"]["rtn"]

@@ -20,7 +20,7 @@ from qbench.spec import Spec
 from qbench.suite.cell import Cell
 
 if TYPE_CHECKING:
-    from qbench.runner.execute import Session
+    from qbench.runner.session import Session
 
 MakeCell = Callable[..., Cell]
 
@@ -92,7 +92,7 @@ def llama() -> MakeCell:
 @pytest.fixture(scope="module")
 def session() -> Session:
     """Return a session that the tests of a module share, as the cells of a worker do."""
-    from qbench.runner.execute import Session
+    from qbench.runner.session import Session
 
     return Session("cpu")
 

@@ -22,7 +22,8 @@ from qbench.methods.sequential import full_precision_hessians
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.layout import choose_grid
-from qbench.runner.execute import Session, execute
+from qbench.runner.execute import execute
+from qbench.runner.session import Session
 from qbench.runner.identity import identify
 from qbench.runner.targets import make_problem
 from qbench.store.record import Record

@@ -27,7 +27,8 @@ from qbench.methods.rtn import RoundToNearest
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.quant.packing import unpack
 from qbench.runner import execute as execution
-from qbench.runner.execute import Session, execute
+from qbench.runner.execute import execute
+from qbench.runner.session import Session
 from qbench.runner.identity import identify
 from qbench.store.record import Record
 from qbench.store.schema import dump_record, parse_record

@@ -25,7 +25,8 @@ from qbench.methods.lsq import LearnedStepSize
 from qbench.methods.rtn import RoundToNearest
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.runner import execute as execution
-from qbench.runner.execute import Session, execute
+from qbench.runner.execute import execute
+from qbench.runner.session import Session
 from qbench.runner.identity import identify
 from qbench.runner.packed_file import apply_packed, export_packed, read_packed
 from qbench.runner.targets import GridPlace, make_problem, no_grid

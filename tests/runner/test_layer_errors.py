@@ -10,7 +10,8 @@ import pytest
 from qbench.methods.adaround import AdaRound
 from qbench.methods.base import Method
 from qbench.methods.gptq import GPTQ
-from qbench.runner.execute import Session, execute
+from qbench.runner.execute import execute
+from qbench.runner.session import Session
 from qbench.runner.identity import identify
 from qbench.suite.cell import Cell
 

@@ -32,7 +32,7 @@ from qbench.suite.cell import Cell
 from qbench.tasks.causal_lm import ZooLM
 
 if TYPE_CHECKING:
-    from qbench.runner.execute import Session
+    from qbench.runner.session import Session
 
 Ran = tuple[Cell, Record, Path]
 MODEL = ZooLM(name="llama-1m", evaluation_windows=8, calibration_windows=8, passages=2, choices=4)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from qbench.methods.ste_qat import StraightThroughQAT
-from qbench.runner.execute import Session, execute
+from qbench.runner.execute import execute
+from qbench.runner.session import Session
 from qbench.runner.identity import identify
 from qbench.runner.local import LocalExecutor
 from qbench.runner.run import plan, run

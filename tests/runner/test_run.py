@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from qbench.errors import StoreError
-from qbench.runner.execute import Session, execute
+from qbench.runner.execute import execute
+from qbench.runner.session import Session
 from qbench.runner.identity import PlannedCell, identify
 from qbench.runner.run import plan, run
 from qbench.store.folder import RunFolder

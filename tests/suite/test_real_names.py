@@ -15,7 +15,7 @@ from qbench.suite.schema import Suite
 
 from .test_load import REAL
 
-BUILTIN = {name: getattr(registry, name) for name in ("MODELS", "QUANTIZERS", "METHODS")}
+BUILTIN = {name: getattr(registry, name) for name in ("MODELS", "QUANTIZERS", "METHODS", "PROBES")}
 
 
 @pytest.fixture(autouse=True)
