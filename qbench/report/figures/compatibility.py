@@ -11,7 +11,7 @@ from qbench.claims.pairs import Budget, budget
 from qbench.claims.subject import Measured, Subject
 from qbench.claims.trajectories import Trajectory, first_entry, has_trajectory, trajectory
 from qbench.report.figures.axes import change_axis
-from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel, Sheet, pages
+from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel, Sheet, brief, pages
 from qbench.report.figures.places import cells, mean, present, rounding
 
 _ENTRY = Axis("first step k* with training D at or below τ", "symlog", ticks=(0, 1, 3, 10, 30, 100, 300, 1000, 3000))
@@ -22,7 +22,7 @@ def compatibility(subjects: Sequence[Subject]) -> list[Figure]:
     sheets = [sheet for family in families(subjects) if (sheet := _sheet(family)) is not None]
     notes = [
         "Grids of one model that differ in their step alone, and the same training on all of them: of those the one "
-        "that ends best. Right: trainings that never entered are left out."
+        "that ends best. First entry: trainings that never enter are left out."
     ]
     title = "C11: how coarse may the lattice be for training to recover?"
     found = pages("C11_compatibility", title, notes, sheets)
@@ -58,13 +58,13 @@ def _sheet(family: Family) -> Sheet | None:
         return None
     x = Axis("step of the lattice", "log")
     loss = Panel(
-        f"{family.model}, {family.name}",
+        f"{brief(family.model)}, {family.name}",
         x,
         change_axis("excess loss D over full precision (nats)", mean(taus)),
         (*curves["rtn"], *curves["best"], *curves["late"]),
         levels=(Level("y", mean(taus), "τ"),),
     )
-    entry = Panel(f"{family.model}, {family.name}: first entry", x, _ENTRY, tuple(curves["entry"]))
+    entry = Panel(f"{brief(family.model)}, {family.name}\nfirst entry", x, _ENTRY, tuple(curves["entry"]))
     return Sheet(family.lattices[0].subject, [loss, entry])
 
 

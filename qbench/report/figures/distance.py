@@ -12,6 +12,7 @@ from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel, Shee
 from qbench.report.figures.places import bits_of, present, probe, where
 
 _METHODS = ("rtn", "gptq", "adaround")
+_MOST = 0.5  # of all directions: where the top space is half of all there are no others to hold it against
 
 
 def distance(subjects: Sequence[Subject]) -> list[Figure]:
@@ -20,11 +21,11 @@ def distance(subjects: Sequence[Subject]) -> list[Figure]:
     for subject in subjects:
         bits = bits_of(subject, "curvature")
         steps, shares = _curves(subject, bits, "step_rms"), _curves(subject, bits, "top_share")
-        if not steps and not shares:
-            continue
         null = [
             Curve("random direction", curve.seed, curve.x, curve.y) for curve in _plain(subject, bits, "null/top_share")
         ]
+        if any(share >= _MOST for curve in null for share in curve.y):
+            continue
         away = Panel(
             where(subject),
             bits_axis(bits),
@@ -33,14 +34,14 @@ def distance(subjects: Sequence[Subject]) -> list[Figure]:
             levels=(Level("y", NEAREST_RMS, "1/√12"),),
         )
         top = Panel(
-            f"{where(subject)}: steep directions",
+            f"{where(subject)}\nsteep directions",
             bits_axis(bits),
             Axis("share of |e|² in the top Gauss-Newton space", "log"),
             (*shares, *null),
         )
         sheets.append(Sheet(subject, [away, top]))
     notes = [
-        "Left: 1/√12 is nearest rounding without clipping. Right: the space of the largest eigenvalues found by "
+        "1/√12: nearest rounding without clipping. Steep directions: the space of the largest eigenvalues found by "
         "Lanczos; a random direction has k / size."
     ]
     title = "C13: does second-order rounding pay in distance and in flat directions?"

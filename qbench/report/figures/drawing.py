@@ -15,7 +15,7 @@ from qbench.report.figures.figure import Axis, Curve, Figure, Panel
 Format = Literal["svg", "png"]
 
 _SIZES = {1: (500, 310), 2: (340, 240), 3: (255, 200)}
-_LETTER, _PANEL_LETTER, _SMALL_LETTER = 9.2, 7.2, 6.5  # pixels: of titles, those of panels, and subtitles
+_LETTER, _PANEL_LETTER, _SMALL_LETTER = 9.2, 7.0, 6.5  # pixels: of titles, those of panels, and subtitles
 _MARKS = 24  # on one curve
 _SHARP = 2.0  # pixels of a PNG for each of the drawing
 
@@ -97,7 +97,7 @@ def _panel(panel: Panel, styles: Mapping[str, theme.Style], size: tuple[int, int
     if not panel.title:
         return chart
     width = int(size[0] / _PANEL_LETTER)
-    lines = [line for part in panel.title.splitlines() for line in textwrap.wrap(part, width)]
+    lines = [line for part in panel.title.splitlines() for line in textwrap.wrap(part, width, break_long_words=False)]
     return chart.properties(title=alt.TitleParams(lines, fontSize=11, fontWeight="bold", offset=8))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -10,6 +11,7 @@ from typing import Literal
 from qbench.claims.subject import Subject
 
 MOST_PANELS = 6
+_MOST_NAMES = 3  # of quantizers in a subtitle; panels have theirs
 
 Scale = Literal["linear", "log", "symlog"]
 
@@ -229,16 +231,18 @@ def pages(
 
     Parameters
     ----------
-    name, title, notes, columns
+    name, title, notes
         See `Figure`; of several figures the second is called ``name_2``.
     sheets : iterable of Sheet
         Panels in the order they are drawn. Those of one sheet stay in one figure.
+    columns : int
+        Panels side by side, where there are as many.
     titled : bool
         Whether a panel keeps its title where it is alone and the subtitle names model and quantizer already.
     """
     found: list[list[Sheet]] = []
     for sheet in sheets:
-        kept = [panel for panel in sheet.panels if not panel.empty]
+        kept = [_in_units_of(sheet.subject, panel) for panel in sheet.panels if not panel.empty]
         if not kept:
             continue
         if not found or sum(len(one.panels) for one in found[-1]) + len(kept) > MOST_PANELS:
@@ -262,12 +266,25 @@ def pages(
     return figures
 
 
+def _in_units_of(subject: Subject, panel: Panel) -> Panel:
+    """Return a panel with the unit of its losses: those of landscapes are no logarithms of probabilities."""
+    if "valley" not in subject.facts:
+        return panel
+    x, y = (replace(axis, title=axis.title.replace("(nats)", "(loss units)")) for axis in (panel.x, panel.y))
+    return replace(panel, x=x, y=y)
+
+
+def brief(label: str) -> str:
+    """Return a label with its numbers to four digits: ``lattice[step=0.3897]``."""
+    return re.sub(r"\d+\.\d{5,}", lambda found: f"{float(found[0]):.4g}", label)
+
+
 def _subtitle(page: Sequence[Sheet]) -> str:
-    models = list(dict.fromkeys(sheet.subject.model for sheet in page))
-    quantizers = list(dict.fromkeys(sheet.subject.quantizer for sheet in page))
+    models = list(dict.fromkeys(brief(sheet.subject.model) for sheet in page))
+    quantizers = list(dict.fromkeys(brief(sheet.subject.quantizer) for sheet in page))
     seeds = sorted({curve.seed for sheet in page for panel in sheet.panels for curve in panel.curves})
-    parts = [_listed("Model", models), _listed("quantizer", quantizers), _listed("seed", list(map(str, seeds)))]
-    return "; ".join(parts) + "."
+    grids = f"{len(quantizers)} quantizers" if len(quantizers) > _MOST_NAMES else _listed("quantizer", quantizers)
+    return "; ".join([_listed("Model", models), grids, _listed("seed", list(map(str, seeds)))]) + "."
 
 
 def _listed(kind: str, names: Sequence[str]) -> str:

@@ -102,8 +102,9 @@ def _curves(subject: Subject, bits: int) -> tuple[list[Curve], int]:
     for seed in subject.seeds:
         ways = _ways(subject, seed, bits)
         entries = [(way.rate, _entry(way)) for way in ways]
-        entered = [(rate, entry) for rate, entry in entries if math.isfinite(entry)]
-        never += len(entries) - len(entered)
+        never += sum(math.isinf(entry) for _, entry in entries)
+        # Those that begin inside have nothing to enter.
+        entered = [(rate, entry) for rate, entry in entries if 0 < entry < math.inf]
         if entered:
             x, y = zip(*entered, strict=True)
             curves.append(Curve("entry", seed, x, y))

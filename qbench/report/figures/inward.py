@@ -11,6 +11,8 @@ from qbench.report.figures.places import bits_of, mean, probe, where
 
 _TICKS = (-1.0, -0.3, -0.1, -0.03, -0.01, -0.003, -0.001, 0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
+_MOST = 0.9  # of a handful of weights, random signs are no null
+
 
 def inward(subjects: Sequence[Subject]) -> list[Figure]:
     """Return the cosine with the way back, at the rounded and at the latent weights, and the null's."""
@@ -54,10 +56,21 @@ def _panel(subject: Subject) -> Panel | None:
     high = tuple(mean(one["null/high"] for one in found) for found in by_bits)
     # The null is symmetric about its mean: a draw with all signs turned is as likely.
     low = tuple(mean(2 * one["null/mean"] - one["null/high"] for one in found) for found in by_bits)
+    if max(high) > _MOST:
+        return None
+    band = Band("null", tuple(map(float, widths)), low, high)
+    if len(widths) == 1:
+        # One bitwidth alone would have a band of no width.
+        band = Band("null", (widths[0] + 0.5, widths[0] - 0.5), low * 2, high * 2)
     return Panel(
         where(subject),
         bits_axis(widths),
-        Axis("cosine with the way back to w_fp", "symlog", constant=max(high), ticks=_TICKS),
+        Axis(
+            "cosine with the way back to w_fp",
+            "symlog",
+            constant=max(high),
+            ticks=tuple(at for at in _TICKS if not 0 < abs(at) < 0.3 * max(high)),
+        ),
         tuple(curves),
-        bands=(Band("null", tuple(map(float, widths)), low, high),),
+        bands=(band,),
     )

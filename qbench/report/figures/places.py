@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
 from qbench.claims.subject import LackingError, Measured, Subject
-from qbench.report.figures.figure import Guide
+from qbench.report.figures.figure import Guide, brief
 from qbench.store.record import Record
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_LINE = 46  # letters
 
 
 def present(make: Callable[P, T], *args: P.args, **options: P.kwargs) -> T | None:
@@ -22,7 +24,17 @@ def present(make: Callable[P, T], *args: P.args, **options: P.kwargs) -> T | Non
 
 
 def cells(subject: Subject, seed: int, bits: int, name: str) -> list[Measured]:
-    """Return the sound cells of a method, sorted by label; none where there is none."""
+    """Return the sound cells of a method, sorted by label; none where there is none.
+
+    Parameters
+    ----------
+    subject : Subject
+        The model and quantizer.
+    seed, bits : int
+        Where.
+    name : str
+        Of the method in the registry.
+    """
     return present(subject.arms, seed, bits, name) or []
 
 
@@ -32,7 +44,17 @@ def rounding(subject: Subject, seed: int, bits: int) -> Measured | None:
 
 
 def probe(subject: Subject, seed: int, bits: int, name: str) -> Record | None:
-    """Return the record of a probe, or None."""
+    """Return the record of a probe, or None.
+
+    Parameters
+    ----------
+    subject : Subject
+        The model and quantizer.
+    seed, bits : int
+        Where.
+    name : str
+        Of the probe in the registry.
+    """
     return present(subject.probe, seed, bits, name)
 
 
@@ -52,8 +74,9 @@ def outside(subject: Subject, *names: str) -> list[int]:
 
 
 def where(subject: Subject, bits: int | None = None) -> str:
-    """Return what a panel is called."""
-    return f"{subject.model}, {subject.quantizer}" + ("" if bits is None else f", {counted(bits)}")
+    """Return what a panel is called: in one line, or in two where it is long."""
+    model, rest = brief(subject.model), brief(subject.quantizer) + ("" if bits is None else f", {counted(bits)}")
+    return f"{model}, {rest}" if len(model) + len(rest) < _LINE else f"{model}\n{rest}"
 
 
 def counted(bits: int) -> str:

@@ -24,7 +24,7 @@ def quadratic(subjects: Sequence[Subject]) -> list[Figure]:
             continue
         panels = [
             Panel(
-                f"{where(subject)}: {words}",
+                f"{where(subject)}\n{words}",
                 Axis(f"gradient and {words} terms at w_fp (nats)", "log"),
                 Axis("measured excess loss D (nats)", "log"),
                 tuple(found[form]),

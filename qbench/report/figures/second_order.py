@@ -27,16 +27,15 @@ def second_order(subjects: Sequence[Subject]) -> list[Figure]:
             guides=thresholds_by_bits(subject, bits),
         )
         proxy = Panel(
-            f"{where(subject)}: layers",
+            f"{where(subject)}\nlayers",
             bits_axis(bits),
             Axis("|WX - QX|² / |WX|², mean over layers", "log"),
             tuple(_curves(subject, bits, _proxy)),
         )
         sheets.append(Sheet(subject, [loss, proxy]))
     notes = [
-        "Left: the loss, inside the basin below τ and failed above τ_f. Right: the error of layer outputs on "
-        "calibration inputs, which second-order rounding minimises. Of several cells of a method the "
-        "plainest; of QAT the best.",
+        "Inside the basin below τ, failed above τ_f. Layers: the error of their outputs on calibration inputs, which "
+        "second-order rounding minimises. Of several cells of a method the plainest; of QAT the best.",
     ]
     title = "C4: does second-order rounding fail too, later than nearest rounding?"
     return pages("C04_second_order", title, notes, sheets)

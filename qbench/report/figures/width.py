@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from qbench.claims.curves import rank_correlation
 from qbench.claims.ladders import exits
 from qbench.claims.subject import Subject
-from qbench.report.figures.figure import Axis, Curve, Figure, Guide, Panel, Sheet, pages
+from qbench.report.figures.figure import Axis, Curve, Figure, Guide, Panel, Sheet, brief, pages
 from qbench.report.figures.places import counted, present, probe
 
 Checkpoint = tuple[Subject, int, float, float]
@@ -27,7 +27,7 @@ def width(subjects: Sequence[Subject]) -> list[Figure]:
         ends = [value for _, _, rtn, noise in places for value in (rtn, noise)]
         together = rank_correlation([rtn for _, _, rtn, _ in places], [noise for _, _, _, noise in places])
         panel = Panel(
-            f"{model}, {quantizer}, ladders from {counted(bits)}\nrank correlation {together:.2f}",
+            f"{model}, {brief(quantizer)}\nladders from {counted(bits)}, rank correlation {together:.2f}",
             Axis("Δ* of rounding (weight units)", "log"),
             Axis("Δ* of uniform noise (weight units)", "log"),
             tuple(Curve(subject.model, seed, (rtn,), (noise,)) for subject, seed, rtn, noise in places),

@@ -8,7 +8,8 @@ import pytest
 
 from qbench.claims.subject import Subject
 from qbench.report.figures import theme
-from qbench.report.figures.figure import MOST_PANELS, Axis, Curve, Panel, Sheet, pages
+from qbench.report.figures.figure import MOST_PANELS, Axis, Curve, Panel, Sheet, brief, pages
+from qbench.store.record import Record
 
 LINEAR, LOG = Axis("x"), Axis("y", "log")
 OKABE_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#777777"}
@@ -63,6 +64,18 @@ def test_many_panels_make_several_figures_and_no_subject_is_torn() -> None:
     assert [len(figure.panels) for figure in figures] == [6, 6, 2]
     assert max(len(figure.panels) for figure in figures) <= MOST_PANELS
     assert figures[1].of == "Models m3, m4, m5; quantizer mse; seed 0."
+
+
+def test_labels_have_short_numbers() -> None:
+    assert brief("lattice[step=0.3897114317,unit=absolute]") == "lattice[step=0.3897,unit=absolute]"
+    assert brief("llama-1m/mse") == "llama-1m/mse"
+
+
+def test_losses_of_landscapes_are_not_in_nats() -> None:
+    record = Record(cell_id="a", key={}, axes={}, suite="s", status="ok", facts={"valley": {}})
+    one = panel(Curve("rtn", 0, (1,), (1,)), y=Axis("excess (nats)"))
+    (figure,) = pages("C1", "title", [], [Sheet(Subject("valley", "lattice", (0,), (record,)), [one])])
+    assert figure.panels[0].y.title == "excess (loss units)"
 
 
 def test_series_differ_without_colour() -> None:

@@ -87,8 +87,10 @@ def test_a_figure_is_an_svg_that_says_what_it_shows(
 
 
 def test_axes_of_losses_and_steps_have_units(figures: dict[str, Figure]) -> None:
-    for name, unit in {"C01_sharp_failure": "nats", "C02_step_ladder": "nats", "C08_trajectory": "nats"}.items():
-        assert all(unit in panel.y.title for panel in figures[name].panels)
+    for name in ("C01_sharp_failure", "C02_step_ladder", "C08_trajectory"):
+        for panel in figures[name].panels:
+            unit = "(loss units)" if panel.title.startswith("river_valley") else "(nats)"
+            assert panel.y.title.endswith(unit)
     assert "weight units" in figures["C02_step_ladder"].panels[0].x.title
 
 
@@ -105,6 +107,15 @@ def test_axes_of_losses_and_steps_have_units(figures: dict[str, Figure]) -> None
 def test_a_figure_without_data_is_not_drawn(records: list[Record], missing: str, figures: set[str]) -> None:
     left = [record for record in records if name_of(record) != missing]
     assert {figure.name for figure in figures_of(left)} == set(NAMES) - figures
+
+
+def test_one_bitwidth_has_a_null_to_be_seen_and_a_handful_of_weights_has_none(network_records: list[Record]) -> None:
+    only = [r for r in network_records if name_of(r) == "fp" or (name_of(r) == "inward" and r.axes["bits"] == 2)]
+    (figure,) = figures_of(only)
+    (band,) = figure.panels[0].bands
+    assert (band.x, band.high) == ((2.5, 1.5), (0.0027, 0.0027))
+    wide = [r.model_copy(update={"metrics": {**r.metrics, "null/high": 1.0}}) if r.is_probe else r for r in only]
+    assert not figures_of(wide)
 
 
 def test_without_trajectories_there_is_none_of_their_figures(records: list[Record]) -> None:
@@ -172,6 +183,25 @@ def test_what_is_drawn_of_gradients_is_measured_and_so_is_its_null(
                 assert {row["y"] for row in drawn} == {metrics[f"cosine/{name}"]}
     (band,) = [data for data in spec["datasets"].values() if "end" in data[0]]
     assert [(row["y"], row["end"]) for row in band] == [(pytest.approx(-0.0027), pytest.approx(0.0027))] * 4
+
+
+def test_of_several_trainings_all_seeds_of_a_trajectory_show_the_same(
+    make_network: Callable[..., list[Record]], figures: dict[str, Figure]
+) -> None:
+    # Seed 0 ends best at another rate than the mean of both does.
+    held = make_network("llama-1m", seeds=(0, 1))
+    better = next(r for r in held if "learning_rate=0.003" in r.label and name_of(r) == "ste_qat" and "/3b/" in r.label)
+    assert better.axes["seed"] == 0
+    documents = [one.model_copy(update={"loss_sum": one.loss_sum - 4}) for one in better.documents]
+    metrics = {name: value - 0.04 for name, value in better.metrics.items()}
+    swapped = better.model_copy(update={"documents": documents, "metrics": metrics})
+    drawn = {f.name: f for f in figures_of([swapped if r is better else r for r in held])}["C08_trajectory"].panels[0]
+    assert "rate 0.003, 200 steps" in drawn.title
+    assert "rate 0.001, 200 steps" in figures["C08_trajectory"].panels[0].title
+    assert {curve.seed for curve in drawn.curves} == {0, 1}
+    with_rate = [r for r in held if "learning_rate=0.003" in r.label and name_of(r) == "ste_qat" and "/3b/" in r.label]
+    ends = {r.axes["seed"]: r.traces["trajectory/deployed"] for r in with_rate}
+    assert {curve.seed: list(curve.y) for curve in drawn.curves if curve.series == "deployed"} == ends
 
 
 def test_gap_closure_is_that_of_the_losses(network_records: list[Record], specs: dict[str, dict[str, Any]]) -> None:
