@@ -147,3 +147,19 @@ def test_c6_measures_exit_and_barrier(bench: MakeBench) -> None:
     # The wall at .6 is first seen at .65, .25 nats high.
     assert 0.6 < numbers["t_exit"].mean < 0.65
     assert numbers["barrier"].mean == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("claim", "planted", "name"),
+    [
+        ("C4", C4["supported"], "gptq"),
+        ("C4", C4["supported"], "adaround"),
+        ("C4", C4["supported"], "rtn"),
+        ("C5", C5["supported"], "ste_qat"),
+        ("C6", C6["supported"], "ste_qat"),
+        ("C5", C5["supported"], "rtn"),
+    ],
+)
+def test_a_sham_supports_nothing(bench: MakeBench, claim: str, planted: Callable[[Any], Any], name: str) -> None:
+    assert planted(bench()).verdict(claim).verdict == "supported"
+    assert planted(bench()).sham(name).verdict(claim).verdict == "not judged"

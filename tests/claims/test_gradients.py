@@ -136,3 +136,16 @@ def test_an_arm_that_does_not_move_is_no_training(bench: MakeBench) -> None:
     for name in ("ste_qat", "latent_grad"):
         planted.method(2, name, 2.0, learning_rate=0)
     assert planted.verdict("C9").verdict == "not judged"
+
+
+@pytest.mark.parametrize(
+    ("claim", "planted", "name"),
+    [
+        ("C7", C7["supported"], "rtn"),
+        *(("C9", C9["supported"], name) for name in ("rtn", "ste_qat", "latent_grad")),
+        *(("C9b", C9B["supported"], name) for name in ("rtn", "ste_qat", "latent_grad", "noise_grad")),
+    ],
+)
+def test_a_sham_supports_nothing(bench: MakeBench, claim: str, planted: Callable[[Any], Any], name: str) -> None:
+    assert planted(bench()).verdict(claim).verdict == "supported"
+    assert planted(bench()).sham(name).verdict(claim).verdict == "not judged"

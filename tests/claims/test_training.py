@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qbench.claims.catalogue import judge
 
 MakeBench = Callable[..., Any]
 
@@ -169,3 +173,33 @@ def test_c12_control_rounds_and_does_not_reconstruct(bench: MakeBench) -> None:
     kept = gaps(bench(), (0.0, 0.01, 0.2, 1.5)).method(2, "ft_then_ptq", 0.1, grid="given").verdict("C12")
     # QAT's D at 2 bits is 1.8: on the better of two grids the control is ahead.
     assert kept.numbers["gap_2"].mean == pytest.approx(0.1 - 1.8) and kept.verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("claim", "planted", "name"),
+    [
+        ("C8", C8["supported"], "ste_qat"),
+        ("C10", C10["supported"], "ste_qat"),
+        ("C12", C12["supported"], "ste_qat"),
+        ("C12", C12["supported"], "ft_then_ptq"),
+    ],
+)
+def test_a_sham_supports_nothing(bench: MakeBench, claim: str, planted: Callable[[Any], Any], name: str) -> None:
+    assert planted(bench()).verdict(claim).verdict == "supported"
+    assert planted(bench()).sham(name).verdict(claim).verdict == "not judged"
+
+
+@given(st.integers(0, 2), st.permutations([0, 1, 2]))
+def test_a_seed_left_out_or_swapped_refutes_nothing_that_is_supported(
+    bench: MakeBench, left: int, order: list[int]
+) -> None:
+    planted = gaps(bench(), (0.0, 0.01, 0.2, 1.5))
+    planted.only(1).method(2, "ste_qat", 1.7).method(2, "ft_then_ptq", 3.4)
+    records = list(planted.records.values())
+    assert judge(records, only=["C12"])[0].verdict == "supported"
+    kept = [one for one in records if one.axes["seed"] != left]
+    assert judge(kept, only=["C12"])[0].verdict == "inconclusive"
+    swapped = [
+        one.model_copy(update={"axes": {**one.axes, "seed": order[int(one.axes["seed"] or 0)]}}) for one in records
+    ]
+    assert judge(swapped, only=["C12"])[0].verdict == "supported"
