@@ -32,7 +32,9 @@ def specification(figure: Figure) -> dict[str, Any]:
     size = _SIZES[min(figure.columns, 3)]
     styles = theme.styles(curve.series for panel in figure.panels for curve in panel.curves)
     panels = [_panel(panel, styles, size) for panel in figure.panels]
-    chart = panels[0] if len(panels) == 1 else alt.concat(*panels, columns=figure.columns)
+    # A panel with a title of its own takes no second one.
+    alone = len(panels) == 1 and not figure.panels[0].title
+    chart = panels[0] if alone else alt.concat(*panels, columns=figure.columns)
     room = figure.columns * (size[0] + 70) + 20
     chart = chart.properties(
         title=alt.TitleParams(

@@ -218,10 +218,13 @@ class Sheet:
         The model and quantizer.
     panels : list of Panel
         At most six.
+    models : tuple of str
+        Further models whose measurements are in them.
     """
 
     subject: Subject
     panels: list[Panel] = field(default_factory=list)
+    models: tuple[str, ...] = ()
 
 
 def pages(
@@ -247,7 +250,7 @@ def pages(
             continue
         if not found or sum(len(one.panels) for one in found[-1]) + len(kept) > MOST_PANELS:
             found.append([])
-        found[-1].append(Sheet(sheet.subject, kept))
+        found[-1].append(replace(sheet, panels=kept))
     figures = []
     for number, page in enumerate(found, start=1):
         panels = [panel for sheet in page for panel in sheet.panels]
@@ -280,7 +283,7 @@ def brief(label: str) -> str:
 
 
 def _subtitle(page: Sequence[Sheet]) -> str:
-    models = list(dict.fromkeys(brief(sheet.subject.model) for sheet in page))
+    models = list(dict.fromkeys(brief(name) for sheet in page for name in (sheet.subject.model, *sheet.models)))
     quantizers = list(dict.fromkeys(brief(sheet.subject.quantizer) for sheet in page))
     seeds = sorted({curve.seed for sheet in page for panel in sheet.panels for curve in panel.curves})
     grids = f"{len(quantizers)} quantizers" if len(quantizers) > _MOST_NAMES else _listed("quantizer", quantizers)

@@ -34,7 +34,7 @@ def width(subjects: Sequence[Subject]) -> list[Figure]:
             joined=False,
             guides=(Guide("equal", (min(ends), max(ends)), (min(ends), max(ends))),),
         )
-        sheets.append(Sheet(places[0][0], [panel]))
+        sheets.append(Sheet(places[0][0], [panel], tuple(subject.model for subject, *_ in places)))
     notes = [
         "Δ*: the step at which the excess reaches τ. One point a checkpoint: a seed, a length or phase of training."
     ]

@@ -83,6 +83,7 @@ def test_a_figure_is_an_svg_that_says_what_it_shows(
         assert all(word in told for word in text.split())
     for panel in figure.panels:
         assert {panel.x.title, panel.y.title} <= words
+        assert all(word in told for word in panel.title.split())
     assert "http://" not in picture.decode().replace("http://www.w3.org/", "")
 
 
@@ -253,6 +254,19 @@ def test_several_models_share_a_figure(make_network: Callable[..., list[Record]]
     ladder = by_name["C02_step_ladder"]
     assert ladder.of.startswith("Models a, b; quantizer mse")
     assert [panel.title.partition(",")[0] for panel in ladder.panels] == ["a", "b"]
+
+
+def test_checkpoints_of_one_model_share_a_panel_that_says_how_they_agree(
+    make_network: Callable[..., list[Record]],
+) -> None:
+    held = [record for name in ("a[phase=end]", "a[phase=stable]") for record in make_network(name, seeds=(0, 1))]
+    (figure,) = [
+        one for one in figures_of(r for r in held if name_of(r) in ("fp", "ladder")) if one.name == "C14_width"
+    ]
+    assert figure.of.startswith("Models a[phase=end], a[phase=stable]; ")
+    (panel,) = figure.panels
+    assert {curve.series for curve in panel.curves} == {"a[phase=end]", "a[phase=stable]"}
+    assert b"rank correlation 1.00" in image(specification(figure), "svg")
 
 
 @pytest.mark.parametrize(("library", "package"), [("altair", "altair"), ("vl_convert", "vl-convert-python")])
