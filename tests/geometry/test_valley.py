@@ -21,8 +21,8 @@ from qbench.geometry.valley import Valley
 from qbench.geometry.valley_task import ValleyTask
 from qbench.registry import METHODS, QUANTIZERS
 from qbench.runner.execute import execute
-from qbench.runner.session import Session
 from qbench.runner.identity import identify
+from qbench.runner.session import Session
 from qbench.store.record import Record
 from qbench.store.schema import dump_record
 from qbench.suite.cell import Cell
