@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -29,10 +28,10 @@ class Inward(Probe):
     Notes
     -----
     With q the nearest rounding on the cell's grids and ``e = w - q``: ``cosine/deployed`` is cos(-grad L(q), e),
-    ``cosine/latent`` is cos(-grad L(w), e), 0 where a gradient is. The null has the mean 0 and the deviation
-    ``|g * e| / (|g| |e|)``, entry by entry in the numerator: 1/sqrt(size) where the entries are alike, so in a large
-    model a cosine can be small and far outside of it. ``projection`` is what a step of length 1 along e wins to first
-    order, ``-grad L(q) . e / |e|``.
+    ``cosine/latent`` is cos(-grad L(w), e), 0 where a gradient is; ``norm_ratio`` is left out where grad L(w) is 0. The
+    null has the mean 0 and the deviation ``|g * e| / (|g| |e|)``, entry by entry in the numerator: 1/sqrt(size) where
+    the entries are alike, so in a large model a cosine can be small and far outside of it. ``projection`` is what a
+    step of length 1 along e wins to first order, ``-grad L(q) . e / |e|``.
     """
 
     flips: Annotated[int, Field(ge=100)] = 200
@@ -54,20 +53,20 @@ class Inward(Probe):
         null = _flipped_sums(deployed.double() * back, self.flips, scene.generator("inward"))
         null = null / lengths if lengths > 0 else null
         found, spread = cosine(deployed, back), float(null.std())
-        return Findings(
-            {
-                "cosine/deployed": found,
-                "cosine/latent": cosine(latent, back),
-                "null/mean": float(null.mean()),
-                "null/sd": spread,
-                "null/high": float(torch.quantile(null, 0.99)),
-                "z": (found - float(null.mean())) / spread if spread > 0 else 0.0,
-                "norm_ratio": norm(deployed) / norm(latent) if norm(latent) > 0 else math.inf,
-                "gradient_norm/deployed": norm(deployed),
-                "gradient_norm/latent": norm(latent),
-                "projection": dot(deployed, back) / norm(back),
-            }
-        )
+        metrics = {
+            "cosine/deployed": found,
+            "cosine/latent": cosine(latent, back),
+            "null/mean": float(null.mean()),
+            "null/sd": spread,
+            "null/high": float(torch.quantile(null, 0.99)),
+            "z": (found - float(null.mean())) / spread if spread > 0 else 0.0,
+            "gradient_norm/deployed": norm(deployed),
+            "gradient_norm/latent": norm(latent),
+            "projection": dot(deployed, back) / norm(back),
+        }
+        if norm(latent) > 0:
+            metrics["norm_ratio"] = norm(deployed) / norm(latent)
+        return Findings(metrics)
 
 
 def _flipped_sums(terms: Tensor, flips: int, generator: torch.Generator) -> Tensor:

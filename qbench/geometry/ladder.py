@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from qbench.errors import DivergedError
 from qbench.geometry.base import Probe
 from qbench.quant.grid import IntegerGrid
 from qbench.quantizers.base import Quantizer
@@ -38,7 +40,7 @@ class Ladder(Probe):
 
     factors: Annotated[int, Field(ge=2)] = 20
     ratio: Annotated[float, Field(gt=1)] = 1.25
-    draws: Annotated[int, Field(ge=2)] = 5
+    draws: Annotated[int, Field(ge=2)] = 4
 
     def refuses_grid(self, quantizer: Spec) -> str | None:
         """Return why there is no ladder from a quantizer's grids; see `Spec.refuses_grid`."""
@@ -47,7 +49,13 @@ class Ladder(Probe):
         return f"{self.name} rounds to all integers, and {quantizer.name} has other levels"
 
     def measure(self, scene: Scene) -> Findings:
-        """Climb; see `Probe.measure`."""
+        """Climb, up to the last rung below one whose loss is not finite; see `Probe.measure`.
+
+        Raises
+        ------
+        DivergedError
+            That is the first.
+        """
         import torch
 
         from qbench.geometry.scene import Findings, Losses
@@ -62,8 +70,12 @@ class Ladder(Probe):
             noise = Losses.average(drawn).excess(scene.full_losses)
             spread = torch.tensor([one.mean for one in drawn], dtype=torch.float64).std()
             row = (factor, factor * float(squares.mean().sqrt()), *rounded, *noise, float(spread))
+            if not all(map(math.isfinite, row)):
+                break
             for name, value in zip(names, row, strict=True):
                 traces[name].append(value)
+        if not traces["factor"]:
+            raise DivergedError(f"{self.name}: the loss is not finite on the first rung")
         return Findings(traces=traces)
 
 

@@ -40,7 +40,7 @@ def test_from_the_lowest_point_of_a_round_bowl_the_gradient_points_straight_back
     scene = scene_of(Landscape(model, lambda model: (model[0].weight - lowest).square().sum()))
     found = PROBE.measure(scene).metrics
     assert found["cosine/deployed"] == pytest.approx(1, abs=1e-6)
-    assert found["cosine/latent"] == 0 and found["norm_ratio"] == math.inf
+    assert found["cosine/latent"] == 0 and "norm_ratio" not in found  # there is no gradient to compare with
     back = scene.vector(scene.rounding_error()).double()
     # cos = sum of signs times e_i^2 / |e|^2
     sd = float(back.pow(4).sum().sqrt() / back.square().sum())

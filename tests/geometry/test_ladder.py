@@ -6,12 +6,14 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
+from qbench.errors import DivergedError
 from qbench.geometry.ladder import Ladder
 from qbench.geometry.scene import Losses, Weights
 from qbench.registry import PROBES, QUANTIZERS
 
-from .scenes import bowl, network, scene_of
+from .scenes import Landscape, bowl, network, scene_of
 
 
 def ladder(**options: object) -> Ladder:
@@ -83,6 +85,22 @@ def test_the_step_is_a_mean_of_squares_over_weights_and_then_layers() -> None:
     squares = [float((layer.grid.scale**2).mean()) for layer in scene.problem.layers]
     found = ladder(factors=2, draws=2, ratio=3).measure(scene).traces["step"]
     assert found == pytest.approx([math.sqrt(sum(squares) / 2), 3 * math.sqrt(sum(squares) / 2)])
+
+
+def exploding(start: float) -> Landscape:
+    """Return a loss that is beyond float32 for weights far away."""
+    model = nn.Sequential(nn.Linear(8, 1, bias=False))
+    model[0].weight.data = torch.linspace(-1, 1, 8)[None] * start
+    return Landscape(model, lambda model: (20 * model[0].weight.square().mean()).exp())
+
+
+def test_it_ends_below_a_rung_whose_loss_is_not_finite() -> None:
+    found = ladder(factors=30, draws=2, ratio=1.5).measure(scene_of(exploding(1.0), bits=3)).traces
+    assert 2 < len(found["factor"]) < 30
+    assert all(math.isfinite(value) for trace in found.values() for value in trace)
+    assert len({len(trace) for trace in found.values()}) == 1
+    with pytest.raises(DivergedError, match="first rung"):
+        ladder(draws=2).measure(scene_of(exploding(100.0), bits=3))
 
 
 def test_the_same_again() -> None:
