@@ -74,7 +74,7 @@ class Trajectory:
         self._curves: dict[str, list[float]] = {}
         started = time.monotonic()
         self._batches = _training_batches(scene)
-        self._train_full: Losses = self._train_losses(scene.full)
+        self._train_full = scene.remember("training losses", lambda: self._train_losses(scene.full))
         self._first = {name: value.clone() for name, value in trained.named_buffers()}
         self.seconds += time.monotonic() - started
 

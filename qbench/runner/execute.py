@@ -146,7 +146,8 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
 
     full_precision = session.model(cell)
     problem = make_problem(task, copy.deepcopy(full_precision), cell, grid_of)
-    watch = probing.trajectory(cell, task, make_problem(task, copy.deepcopy(full_precision), cell, grid_of), problem)
+    own = make_problem(task, copy.deepcopy(full_precision), cell, grid_of) if cell.trajectory else problem
+    watch = probing.trajectory(cell, task, own, problem, session.memory)
     problem = replace(problem, watch=watch)
     originals = {layer.name: layer.matrix().clone() for layer in problem.layers}
     hessians = session.hessians(cell)

@@ -60,7 +60,7 @@ def require_finite(found: Findings) -> None:
             raise DivergedError(f"the probe found a value that is not finite in {name}")
 
 
-def trajectory(cell: Cell, task: Any, own: Problem, watched: Problem) -> Trajectory | None:
+def trajectory(cell: Cell, task: Any, own: Problem, watched: Problem, memory: dict[Any, Any]) -> Trajectory | None:
     """Return who measures the weights while the cell's method trains them; None where that is not asked for.
 
     Parameters
@@ -73,6 +73,8 @@ def trajectory(cell: Cell, task: Any, own: Problem, watched: Problem) -> Traject
         A copy of the full-precision model to measure in.
     watched : Problem
         What the method is given.
+    memory : dict
+        What is kept of the full-precision model while its task is loaded.
 
     Raises
     ------
@@ -85,7 +87,9 @@ def trajectory(cell: Cell, task: Any, own: Problem, watched: Problem) -> Traject
     assert isinstance(cell.method, Deployment)
     if any(layer.activations is not None for layer in own.layers):
         raise CellError(f"trajectory: given {cell.trajectory}, and inputs are quantized (allowed: 0)")
-    scene = Scene(task, own, recalibrates=cell.method.bn == "recalibrate")
+    # Folded batch norms make another full-precision model of it.
+    kept = {} if cell.method.bn == "fold" else memory
+    scene = Scene(task, own, recalibrates=cell.method.bn == "recalibrate", memory=kept)
     return Trajectory(scene, watched.model, steps, cell.trajectory)
 
 
