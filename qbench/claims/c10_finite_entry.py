@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from qbench.claims import thresholds as limits
 from qbench.claims.base import Claim, Outcome, SeedVerdict
 from qbench.claims.curves import slope
-from qbench.claims.failing import Site, at_failure
+from qbench.claims.failing import Site, at_exit
 from qbench.claims.numbers import short
 from qbench.claims.subject import LackingError
 from qbench.claims.trajectories import Trajectory, first_entry, plain_trajectories
@@ -65,6 +65,6 @@ CLAIM = Claim(
     "at three or more, and log k* falls on log rate with a slope in [-1.3, -.7] over entries at k* >= 2",
     refutes="no rate gets in within ten times the steps in which another optimizer found a codeword inside",
     needs="rtn; ste_qat by plain sgd (momentum 0, constant rate, no clipping) at four rates with trajectories; for "
-    "refutation probe segments",
-    judge=at_failure(_judge),
+    "refutation probe segments; at the most bits at which rounding is outside",
+    judge=at_exit(_judge),
 )

@@ -43,14 +43,19 @@ def at_failure(rule: SiteRule) -> Callable[[Claim, Sequence[Subject]], list[Judg
 
     Where no bit fails the claim is not applicable; the numbers are those of the fewest bits all the same.
     """
-    return each_grid(_seed_rule(rule))
+    return each_grid(_seed_rule(rule, Subject.failing, "fails"))
 
 
-def _seed_rule(rule: SiteRule) -> SeedRule:
+def at_exit(rule: SiteRule) -> Callable[[Claim, Sequence[Subject]], list[Judgement]]:
+    """Return a judge at the most bits at which rounding is outside the basin and everything needed is there."""
+    return each_grid(_seed_rule(rule, Subject.outside, "leaves the basin"))
+
+
+def _seed_rule(rule: SiteRule, where: Callable[[Subject, int], list[int]], does: str) -> SeedRule:
     def judge(subject: Subject, seed: int) -> SeedVerdict:
-        failing = subject.failing(seed)
+        failing = where(subject, seed)
         if not failing:
-            return _void(rule, subject, seed)
+            return _void(rule, subject, seed, does)
         gaps: list[str] = []
         for bits in failing:
             try:
@@ -61,19 +66,19 @@ def _seed_rule(rule: SiteRule) -> SeedRule:
             if bits == failing[0]:
                 return found
             return replace(
-                found, why=f"{found.why} (rounding fails from {failing[0]} bits on, where it lacks {gaps[0]})"
+                found, why=f"{found.why} (rounding {does} from {failing[0]} bits on, where it lacks {gaps[0]})"
             )
         raise LackingError(gaps[0])
 
     return judge
 
 
-def _void(rule: SiteRule, subject: Subject, seed: int) -> SeedVerdict:
+def _void(rule: SiteRule, subject: Subject, seed: int, does: str) -> SeedVerdict:
     lowest = subject.bits("rtn", seed)[-1]
     rounded = subject.rounding(seed, lowest)
     why = f"rounding fails at no bits and is inside at {lowest}"
     if rounded.regime == "grey":
-        why = f"rounding fails at no bits: at {lowest} bits D = {nats(rounded.excess)} is grey"
+        why = f"rounding {does} at no bits: at {lowest} bits D = {nats(rounded.excess)} is grey"
         share = rounded.excess / rounded.tau_f
         why += f", outside tau = {nats(rounded.tau)} and {times(share)} of tau_f = {nats(rounded.tau_f)}"
     try:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from qbench.claims import thresholds as limits
 from qbench.claims.evidence import flaw, options_of
-from qbench.claims.regimes import Regime, regime, thresholds
+from qbench.claims.regimes import Regime, regime
 from qbench.claims.statistics import paired_interval
-from qbench.claims.thresholds import SEEDS
 from qbench.errors import QBenchError, StoreError
 from qbench.store.newest import newest
 from qbench.store.record import Record
@@ -19,7 +19,6 @@ from qbench.suite.cell import FP
 Axes = Mapping[str, str | int | None]
 """`Cell.axes`; a cell that the suite skips has its reason under ``skip``."""
 
-_EXACT_FAILURE = 3.0  # tau_f over tau where a task states its tolerance: its loss has no sampling error
 _DEPLOYED_BN = "recalibrate"
 
 
@@ -38,7 +37,7 @@ class Measured:
     excess, se : float
         D and its standard error over documents, nats; 0 where there is one document.
     tau, tau_f : float
-        Thresholds of this cell; see `regimes`.
+        Thresholds of this cell; see `Subject.tau` and `Subject.tau_f`.
     """
 
     record: Record
@@ -112,13 +111,20 @@ class Subject:
     @property
     def seeds_needed(self) -> int:
         """Return how many seeds a verdict takes: one where the task says that its seed changes nothing."""
-        return 1 if self.facts.get("seeded") is False else SEEDS
+        return 1 if self.facts.get("seeded") is False else limits.SEEDS
 
     @property
-    def tolerance(self) -> float | None:
-        """Return what the task states in place of a sampling error, nats."""
-        found = self.facts.get("tolerance")
-        return None if found is None else float(found)
+    def tolerance(self) -> float:
+        """Return the excess that counts as nothing, nats: what the task states, or that of its kind."""
+        if self._exact:
+            return float(self.facts["tolerance"])
+        if "chance_accuracy" in self.facts and self.headroom is not None:
+            return limits.TOLERANCE_OF_IMAGES * self.headroom
+        return limits.TOLERANCE
+
+    @property
+    def _exact(self) -> bool:
+        return "tolerance" in self.facts
 
     @property
     def headroom(self) -> float | None:
@@ -128,7 +134,14 @@ class Subject:
 
     def tau(self, se: float) -> float:
         """Return the threshold of the basin for an excess with this standard error, nats."""
-        return thresholds(se, 0.0, None)[0] if self.tolerance is None else self.tolerance
+        return self.tolerance if self._exact else max(limits.RESOLUTION_SE * se, self.tolerance)
+
+    def tau_f(self, se: float) -> float:
+        """Return the excess from which a point with this standard error has failed, nats."""
+        if self._exact:
+            return limits.EXACT_FAILURE * self.tolerance
+        lost = max(limits.FAILURE * self.tolerance, limits.FAILURE_OF_CHANCE * (self.headroom or 0.0))
+        return lost + limits.RESOLUTION_SE * se
 
     def bits(self, name: str, seed: int) -> tuple[int, ...]:
         """Return the bits at which a method or probe was run or is expected in a seed, falling."""
@@ -220,6 +233,10 @@ class Subject:
             raise LackingError("rtn")
         return [width for width in bits if self.rounding(seed, width).failed]
 
+    def outside(self, seed: int) -> list[int]:
+        """Return the bits at which rounding is outside the basin, falling; see `failing`."""
+        return [width for width in self.bits("rtn", seed) if not self.rounding(seed, width).inside]
+
     def is_witness(self, seed: int, bits: int, label: str) -> bool:
         """Return whether a label is that of a sound cell of QAT on the frozen grid."""
         try:
@@ -283,10 +300,7 @@ class Subject:
             except StoreError as error:
                 raise LackingError(f"{record.label} that can be paired ({error})") from error
             se = excess.document_se or 0.0
-            tau, tau_f = thresholds(se, full.loss, None if chance is None else float(chance))
-            if self.tolerance is not None:
-                tau, tau_f = self.tolerance, _EXACT_FAILURE * self.tolerance
-            self._cache[record.cell_id] = Measured(record, excess.mean, se, tau, tau_f)
+            self._cache[record.cell_id] = Measured(record, excess.mean, se, self.tau(se), self.tau_f(se))
         return self._cache[record.cell_id]
 
     @cached_property

@@ -8,6 +8,20 @@ from __future__ import annotations
 SEEDS = 3
 """Training seeds below which a claim about a model is at most inconclusive: two that agree may do so by chance."""
 
+TOLERANCE = 0.05
+"""Nats a token above full precision that count as nothing."""
+TOLERANCE_OF_IMAGES = 0.02
+"""Share of ``L_chance - L_fp`` that counts as nothing of a classifier: where it knows everything its loss is small."""
+RESOLUTION_SE = 3.0
+"""Standard errors below which an excess counts as nothing, and by which one has to lie above what counts as failure."""
+FAILURE = 10.0
+FAILURE_OF_CHANCE = 0.1
+"""Failure is the larger of ten tolerances and a tenth of the way to chance. Not of ten tau: a row's standard error
+grows in proportion to its excess (documents differ in what they lose), so that thirty of them are never exceeded where
+it is above 3 % of it, however much is lost. So the leaderboard's ``failed`` asks for more than a claim's."""
+EXACT_FAILURE = 3.0
+"""Tolerances from which an excess is a failure where a task states its own: its loss has no sampling error."""
+
 FINE_BITS = 8
 """The fine grid of C1, C7 and C12: at 8 bits no network here loses anything."""
 COARSE_BITS = 2
