@@ -83,7 +83,7 @@ class Bench:
         for seed in self.seeds:
             self._put(f"{model}/fp/s{seed}", {})
 
-    def method(self, bits: int, name: str, excess: float, **given: Any) -> Bench:
+    def method(self, bits: int, name: str, excess: float | Sequence[float], **given: Any) -> Bench:
         """Plant a method's cell in every seed; `given` may be its options, and fields of the record."""
         fields = {key: given.pop(key) for key in [*Record.model_fields] if key in given}
         sources = given.pop("sources", None) or {METHODS.home(name): "x", "qbench.methods.problem": "x"}
@@ -132,12 +132,14 @@ class Bench:
         (found,) = judge([record for one in (self, *others) for record in one.records.values()], only=[claim])
         return found
 
-    def _all(self, bits: int, label: str, key: dict[str, Any], excess: float, fields: dict[str, Any]) -> Bench:
+    def _all(
+        self, bits: int, label: str, key: dict[str, Any], excess: float | Sequence[float], fields: dict[str, Any]
+    ) -> Bench:
         for seed in self.seeds:
             self._put(f"{self.model}/{self.quantizer}/{bits}b/{label}/s{seed}", key, excess, **fields)
         return self
 
-    def _put(self, label: str, key: dict[str, Any], excess: float = 0.0, **fields: Any) -> None:
+    def _put(self, label: str, key: dict[str, Any], excess: float | Sequence[float] = 0.0, **fields: Any) -> None:
         grid = {} if self.grid is None else {"quantizer": {"options": self.grid, "version": 1, "sources": {}}}
         given = {"key": {**key, **grid}, **fields}
         if self.facts is not None:

@@ -97,3 +97,34 @@ def test_c13_must_hold_at_all_bits(bench: MakeBench) -> None:
         | point("adaround", 0, 0, 0.42, 0.05),
     )
     assert planted.verdict("C13").verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("at_failure", "inside", "verdict"),
+    [
+        (3.1, 1.5, "supported"),
+        (2.9, 1.0, "inconclusive"),
+        (3.1, 1.6, "inconclusive"),
+        (1.6, 1.0, "inconclusive"),
+        (1.4, 1.0, "refuted"),
+    ],
+)
+def test_c3_turns_at_its_thresholds(bench: MakeBench, at_failure: float, inside: float, verdict: str) -> None:
+    assert expanded(bench(), at_failure, inside).verdict("C3").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("rms", "share", "top", "verdict"),
+    [
+        (0.37, 0.09, 0.01, "supported"),
+        (0.35, 0.09, 0.01, "inconclusive"),
+        (0.51, 0.09, 0.01, "inconclusive"),
+        (0.289 * 1.04, 0.1 * 0.96, 0.01, "refuted"),
+        (0.289 * 1.06, 0.1, 0.01, "inconclusive"),
+        (0.289, 0.1 * 1.06, 0.01, "inconclusive"),
+        (0.37, 0.09, 0.49, "supported"),
+        (0.37, 0.09, 0.5, "not applicable"),
+    ],
+)
+def test_c13_turns_at_its_thresholds(bench: MakeBench, rms: float, share: float, top: float, verdict: str) -> None:
+    assert second_order(bench(), rms, share, top).verdict("C13").verdict == verdict

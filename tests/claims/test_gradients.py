@@ -149,3 +149,49 @@ def test_an_arm_that_does_not_move_is_no_training(bench: MakeBench) -> None:
 def test_a_sham_supports_nothing(bench: MakeBench, claim: str, planted: Callable[[Any], Any], name: str) -> None:
     assert planted(bench()).verdict(claim).verdict == "supported"
     assert planted(bench()).sham(name).verdict(claim).verdict == "not judged"
+
+
+@pytest.mark.parametrize(
+    ("latent", "ratio", "verdict"),
+    [(0.09, 5.5, "supported"), (0.11, 5.5, "inconclusive"), (0.09, 4.5, "inconclusive"), (-0.11, 5.5, "inconclusive")],
+)
+def test_c7_turns_at_its_thresholds(bench: MakeBench, latent: float, ratio: float, verdict: str) -> None:
+    assert inward(bench(), 0.2, latent, ratio).verdict("C7").verdict == verdict
+
+
+@pytest.mark.parametrize(("weights", "verdict"), [(99, "not applicable"), (100, "supported")])
+def test_c7_turns_at_a_hundred_weights(bench: MakeBench, weights: int, verdict: str) -> None:
+    planted = C7["supported"](bench())
+    for record in planted.records.values():
+        record.facts["parameters"] = weights
+    assert planted.verdict("C7").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("qat", "latent", "verdict"),
+    [
+        (0.51, 0.12, "supported"),
+        (0.49, 0.12, "inconclusive"),
+        (0.8, 0.19, "supported"),
+        (0.8, 0.21, "inconclusive"),
+        (0.8, 0.63, "inconclusive"),
+        (0.8, 0.65, "refuted"),
+    ],
+)
+def test_c9_turns_at_its_thresholds(bench: MakeBench, qat: float, latent: float, verdict: str) -> None:
+    assert arms(bench(), qat, latent).verdict("C9").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("latent", "noise", "verdict"),
+    [
+        (0.1, 0.41, "supported"),
+        (0.1, 0.39, "inconclusive"),
+        (0.4, 0.49, "supported"),
+        (0.4, 0.47, "refuted"),
+        (0.1, 0.19, "inconclusive"),
+        (0.1, 0.17, "refuted"),
+    ],
+)
+def test_c9b_turns_at_its_thresholds(bench: MakeBench, latent: float, noise: float, verdict: str) -> None:
+    assert arms(bench(), 0.8, latent, noise).verdict("C9b").verdict == verdict

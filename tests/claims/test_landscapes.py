@@ -257,3 +257,25 @@ def test_one_seed_is_enough_where_nothing_is_random(bench: MakeBench) -> None:
         record.facts["seeded"] = False
     found = planted.verdict("T2")
     assert found.verdict == "supported" and "nothing is random" in found.why
+
+
+@pytest.mark.parametrize(
+    ("excess", "verdict"),
+    [
+        (0.4955, "supported"),
+        (0.4945, "inconclusive"),
+        (0.455, "inconclusive"),
+        (0.445, "refuted"),
+        (0.56, "inconclusive"),
+    ],
+)
+def test_t4_turns_at_its_thresholds(bench: MakeBench, excess: float, verdict: str) -> None:
+    assert latent(bench, excess).verdict("T4").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("power", "verdict"),
+    [(-0.93, "supported"), (-1.07, "supported"), (-0.75, "inconclusive"), (-1.25, "inconclusive"), (-1.35, "refuted")],
+)
+def test_t2_turns_at_its_thresholds(bench: MakeBench, power: float, verdict: str) -> None:
+    assert entering(bench, lambda rate: round(2 * rate**power), steps=500).verdict("T2").verdict == verdict

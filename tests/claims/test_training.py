@@ -120,7 +120,7 @@ def test_c10(bench: MakeBench, verdict: str) -> None:
 
 
 def test_c10_is_not_applicable_where_nothing_fails(bench: MakeBench) -> None:
-    assert bench().method(2, "rtn", 0.1).verdict("C10").verdict == "not applicable"
+    assert bench().method(2, "rtn", 0.01).verdict("C10").verdict == "not applicable"
 
 
 def test_c10_measures_the_slope(bench: MakeBench) -> None:
@@ -203,3 +203,44 @@ def test_a_seed_left_out_or_swapped_refutes_nothing_that_is_supported(
         one.model_copy(update={"axes": {**one.axes, "seed": order[int(one.axes["seed"] or 0)]}}) for one in records
     ]
     assert judge(swapped, only=["C12"])[0].verdict == "supported"
+
+
+@pytest.mark.parametrize(
+    ("deployed", "latent", "verdict"),
+    [
+        (0.95, 0.1, "supported"),  # falls by .525 of D = 2
+        (1.05, 0.1, "inconclusive"),
+        (1.0 - 0.1, -0.09, "supported"),  # 1.1, and a latent fall of .09, below a tenth
+        (1.0 - 0.1, -0.13, "inconclusive"),
+        (1.0, -0.45, "inconclusive"),  # below half the fall of 1
+        (1.0, -0.55, "refuted"),
+        (1.0, -1.9, "refuted"),
+        (1.0, -2.1, "inconclusive"),
+    ],
+)
+def test_c8_turns_at_its_thresholds(bench: MakeBench, deployed: float, latent: float, verdict: str) -> None:
+    assert watched(bench(), moving(2, deployed), moving(0, latent)).verdict("C8").verdict == verdict
+
+
+@pytest.mark.parametrize(("start", "verdict"), [(1.6, "supported"), (2.4, "supported"), (1.4, "not judged")])
+def test_c8_turns_at_a_quarter_off_the_rounding(bench: MakeBench, start: float, verdict: str) -> None:
+    assert watched(bench(), moving(start, 0.1), moving(0, 0.3)).verdict("C8").verdict == verdict
+
+
+def test_c8_of_falls_that_do_not_go_together(bench: MakeBench) -> None:
+    """A latent loss that falls as far, but when the deployed one is down already, is no ordinary fine-tuning."""
+    deployed = [2.0, 1.0, 0.9, 1.1, 0.9, 1.1, 0.9, 1.0, 0.9, 1.0]
+    assert watched(bench(), deployed, moving(0, -0.9)).verdict("C8").verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(("power", "verdict"), [(-0.75, "supported"), (-1.25, "supported"), (-0.65, "inconclusive")])
+def test_c10_turns_at_its_slopes(bench: MakeBench, power: float, verdict: str) -> None:
+    found = entering(bench(), lambda rate: round(4 * rate**power), rates=(0.02, 0.04, 0.08, 0.16), steps=600)
+    assert found.verdict("C10").verdict == verdict
+
+
+def test_c10_leaves_entries_at_once_aside(bench: MakeBench) -> None:
+    """At large rates the first step enters: the law is that of the others."""
+    rates = (0.02, 0.04, 0.08, 0.5, 1.0)
+    found = entering(bench(), lambda rate: max(1, round(0.5 / rate)), rates=rates).verdict("C10")
+    assert found.numbers["slope"].mean == pytest.approx(-1, abs=0.1) and found.verdict == "supported"

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from qbench.claims.subject import subjects
+
 MakeBench = Callable[..., Any]
 Curve = Callable[[float], float]
 
@@ -150,3 +152,40 @@ def test_c14_is_not_supported_by_weights_of_other_scales(bench: MakeBench) -> No
     assert found.numbers["rank_correlation"].mean == pytest.approx(1)
     assert found.numbers["rank_correlation_in_steps"].mean == pytest.approx(-1)
     assert found.verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(("power", "verdict"), [(2.2, "refuted"), (2.4, "supported")])
+def test_c1_turns_at_the_slope_of_a_bowl(bench: MakeBench, power: float, verdict: str) -> None:
+    found = ladder(falling(bench(), *SHARP), lambda step: 10 * step**power).verdict("C1")
+    assert found.numbers["slope"].mean == pytest.approx(power)
+    assert found.verdict == verdict, found.why
+
+
+@pytest.mark.parametrize(("bend", "verdict"), [(0.4, "refuted"), (1.2, "supported")])
+def test_c1_is_refuted_by_one_slope_only(bench: MakeBench, bend: float, verdict: str) -> None:
+    """Two slopes about 2, ``bend`` to each side, are no power law when they are far enough apart."""
+    found = ladder(falling(bench(), *SHARP), lambda step: 0.3 * (step / 0.2) ** (2 + bend * (1 if step > 0.2 else -1)))
+    judged = found.verdict("C1")
+    assert judged.verdict == verdict, judged.why
+
+
+@pytest.mark.parametrize(("power", "verdict"), [(3.4, "supported"), (2.6, "inconclusive")])
+def test_c1_turns_at_a_rise_within_a_factor_three(bench: MakeBench, power: float, verdict: str) -> None:
+    found = ladder(falling(bench(), *SHARP), wall(0.03, power)).verdict("C1")
+    assert (found.numbers["rise_factor"].mean <= 3) is (verdict == "supported")
+    assert found.verdict == verdict, found.why
+
+
+@pytest.mark.parametrize(("fall", "verdict"), [(0.5, "supported"), (2.0, "inconclusive"), (4.0, "refuted")])
+def test_c1_measures_a_fall_in_standard_errors(bench: MakeBench, fall: float, verdict: str) -> None:
+    planted = ladder(falling(bench(), *SHARP), wall(0.1))
+    noise = (0.2, -0.2, 0.2, -0.15)
+    for bits, mean in ((4, 0.5), (3, 0.5)):
+        planted.method(bits, "rtn", [mean + one for one in noise])
+    assert planted.verdict("C1").numbers["fall_in_se"].mean == 0
+    (subject,) = subjects(planted.records.values())
+    se = subject.rounding(0, 4).se * 2**0.5
+    planted.method(3, "rtn", [0.5 - fall * se + one for one in noise])
+    found = planted.verdict("C1")
+    assert found.numbers["fall_in_se"].mean == pytest.approx(fall, rel=0.05)
+    assert found.verdict == verdict, found.why
