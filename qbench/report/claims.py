@@ -25,7 +25,7 @@ _SOURCES = {
 _LEGEND = (
     "verdict: supported where all seeds support it, refuted where most refute it, otherwise inconclusive; with fewer "
     f"than {thresholds.SEEDS} seeds at most inconclusive. not applicable: a precondition is false, such as that "
-    "rounding fails; grey bits, outside tau = max(3 SE, .05) and not beyond tau_f, are no failure, and what was "
+    "rounding fails; grey bits, outside tau and not beyond tau_f (docs/claims.md), are no failure, and what was "
     "measured there is told all the same.",
     "seeds: those that support it, of all. numbers: means over seeds with their 95 % t interval; D in nats above full "
     "precision on the same data.",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qbench.claims import thresholds
 from qbench.claims.catalogue import BUILT_IN, all_claims
-from qbench.claims.regimes import thresholds as regime_thresholds
+from qbench.claims.subject import subjects
 
 PAGE = (Path(__file__).parents[2] / "docs" / "claims.md").read_text(encoding="utf-8")
 SECTIONS = {part.partition(":")[0]: " ".join(part.split()) for part in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:]}
@@ -31,7 +33,15 @@ def test_a_claim_is_told_as_it_is_judged(name: str) -> None:
     assert f"- Source: {source}." in told
 
 
-def test_the_thresholds_of_the_basin_are_told() -> None:
-    assert "tau = max(3 SE, .05)        tau_f = max(10 tau, .1 (L_chance - L_fp))" in PAGE
-    assert regime_thresholds(0.02, 0.0, 10.0) == (pytest.approx(0.06), pytest.approx(1.0))
+def test_the_thresholds_of_the_basin_are_told(bench: Callable[..., Any]) -> None:
+    assert "tau = max(3 SE, tolerance)        tau_f = max(10 tolerance, .1 (L_chance - L_fp)) + 3 SE" in PAGE
+    (words,) = subjects(bench(facts={"chance_loss": 12.85}).method(2, "rtn", 1.0).records.values())
+    headroom = words.headroom
+    assert headroom is not None and words.tau(0.01) == 0.05 and words.tau(0.1) == pytest.approx(0.3)
+    assert words.tau_f(0.1) == pytest.approx(0.1 * headroom + 0.3)
+    facts = {"chance_loss": 12.85, "chance_accuracy": 0.1}
+    (images,) = subjects(bench(facts=facts).method(2, "rtn", 1.0).records.values())
+    assert images.tau(0.01) == pytest.approx(0.02 * headroom) and images.tau_f(0.0) == pytest.approx(0.2 * headroom)
+    (exact,) = subjects(bench(facts={"tolerance": 0.02}).method(2, "rtn", 1.0).records.values())
+    assert (exact.tau(1.0), exact.tau_f(1.0)) == (0.02, pytest.approx(0.06))
     assert thresholds.SEEDS == 3 and "fewer than three seeds" in PAGE
