@@ -279,3 +279,9 @@ def test_t4_turns_at_its_thresholds(bench: MakeBench, excess: float, verdict: st
 )
 def test_t2_turns_at_its_thresholds(bench: MakeBench, power: float, verdict: str) -> None:
     assert entering(bench, lambda rate: round(2 * rate**power), steps=500).verdict("T2").verdict == verdict
+
+
+def test_t2_counts_entries_from_the_second_step_on(bench: MakeBench) -> None:
+    rates = (0.02, 0.04, 0.08, 0.4)
+    found = entering(bench, lambda rate: {0.02: 8, 0.04: 4, 0.08: 2, 0.4: 1}[rate], rates).verdict("T2")
+    assert (found.verdict, found.numbers["slope"].mean) == ("supported", pytest.approx(-1))

@@ -189,3 +189,9 @@ def test_c1_measures_a_fall_in_standard_errors(bench: MakeBench, fall: float, ve
     found = planted.verdict("C1")
     assert found.numbers["fall_in_se"].mean == pytest.approx(fall, rel=0.05)
     assert found.verdict == verdict, found.why
+
+
+def test_c1_fits_no_slope_past_half_of_the_range(bench: MakeBench) -> None:
+    """A bowl that saturates is a bowl below: 1 - exp(-x^2) has a mean slope between 1.7 and 2 up to a half."""
+    found = ladder(falling(bench(), *SHARP), wall(0.03, 2.0)).verdict("C1")
+    assert found.verdict == "refuted" and 1.75 < found.numbers["slope"].mean < 2
