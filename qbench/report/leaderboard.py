@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from qbench.claims.statistics import COVERAGE, RESAMPLES
 from qbench.report.batch_norm import Recalibration, explain, recalibrations
 from qbench.report.entries import Axes, Entry, Places, find_rounding, is_rounding, make_entry
+from qbench.report.landscape_sheet import Sheet
+from qbench.report.landscapes import landscape_sheets
 from qbench.report.notes import Note, NoteBook
 from qbench.report.summary import summarise
 from qbench.store.environment import shared_environment
@@ -94,6 +96,8 @@ class Leaderboard:
         How the intervals were made.
     left_out : int
         Records that are older than another of the same cell, or of no expected cell.
+    landscapes : tuple of Sheet
+        Tables about models whose loss is a landscape, which are shown in place of their groups.
     """
 
     suite: str
@@ -106,6 +110,14 @@ class Leaderboard:
     ended: str
     interval: str
     left_out: int
+    landscapes: tuple[Sheet, ...] = ()
+
+    @property
+    def of_networks(self) -> Leaderboard:
+        """Return the same without the groups that the tables about landscapes stand for."""
+        told = {place for one in self.landscapes for place in one.places}
+        kept = tuple(group for group in self.groups if (group.model, group.quantizer) not in told)
+        return replace(self, groups=kept)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for ``--json``: strict JSON, NaN and infinities spelled."""
@@ -119,12 +131,13 @@ def leaderboard(records: Iterable[Record], expected: Sequence[Axes] | None = Non
     Parameters
     ----------
     records : iterable of Record
-        Of several of one label the newest counts. Those of probes have no row.
+        Of several of one label the newest counts. Those of probes have no row, but for corners of landscapes.
     expected : sequence of mapping, optional
         `Cell.axes` of every cell the suite names, in its order; a skipped cell has its reason under ``skip``. By
         default the cells that have records, round-to-nearest first and QAT last: then none can be missing.
     """
-    everything = [record for record in records if not record.is_probe]
+    given = list(records)
+    everything = [record for record in given if not record.is_probe]
     chosen = newest(everything)
     places = [record.axes for record in sorted(chosen.values(), key=_rank)] if expected is None else list(expected)
     known = {label: chosen[label] for label in map(_label, places) if label in chosen}
@@ -136,17 +149,24 @@ def leaderboard(records: Iterable[Record], expected: Sequence[Axes] | None = Non
         for model, quantizer in titles
         if quantizer is not None or model not in quantized
     )
+    probes = newest(record for record in given if record.is_probe)
+    landscapes = landscape_sheets([*known.values(), *probes.values()], places)
+    told = {place for one in landscapes for place in one.places}
     return Leaderboard(
         suite=", ".join(sorted({record.suite for record in known.values()})) or "no records",
         groups=groups,
         counts=_count(places, known),
         notes=book.notes(),
-        summary=(*(line for group in groups for line in _summary(group)), *_cautions(known.values())),
+        summary=(
+            *(line for group in groups if (group.model, group.quantizer) not in told for line in _summary(group)),
+            *_cautions(known.values()),
+        ),
         environment=shared_environment(known.values()),
         started=min((record.started for record in known.values()), default=""),
         ended=max((record.ended for record in known.values()), default=""),
         interval=_interval_method(groups),
         left_out=len(everything) - len(known),
+        landscapes=landscapes,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
+from qbench.report.landscape_sheet import meanings
 from qbench.report.layout import Table, chance, counts, footnotes, legend, tables
 from qbench.report.leaderboard import Group, Leaderboard
 from qbench.report.side_by_side import side_by_side
@@ -34,12 +35,19 @@ def render_markdown(board: Leaderboard, *, command: str | None = None) -> str:
     """
     parts = [f"# {board.suite}", "\n".join(_header(board, command or f"qbench run --suite {board.suite}"))]
     parts += ["\n".join(f"- {_escape(line)}" for line in board.summary)] if board.summary else []
-    for model, beside in side_by_side(board):
+    for sheet in board.landscapes:
+        table = Table(list(sheet.columns), sheet.words(), keys=1)
+        parts += [f"## {_escape(sheet.title)}", *([f"- {_escape(sheet.says)}"] if sheet.says else []), _github(table)]
+    networks = board.of_networks
+    for model, beside in side_by_side(networks):
         parts += [f"## {_escape(model)}: quantizers side by side", *map(_github, beside)]
-    for group in board.groups:
+    for group in networks.groups:
         parts += [f"## {_escape(group.title)}", *_facts(group)]
         parts += [_github(table) for table in tables(group) if table.rows]
-    parts += ["## How to read it", "\n".join(f"- {line}" for line in [*legend(board), f"interval: {board.interval}."])]
+    meaning = meanings(board.landscapes)
+    if networks.groups or not board.landscapes:
+        meaning += [*legend(networks), f"interval: {board.interval}."]
+    parts += ["## How to read it", "\n".join(f"- {_escape(line) if board.landscapes else line}" for line in meaning)]
     notes = footnotes(board)
     parts += ["## Notes", "\n".join(f"- {_escape(note)}" for note in notes)] if notes else []
     return "\n\n".join(parts) + "\n"

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from qbench.report.landscape_sheet import Sheet, meanings
 from qbench.report.layout import Table, chance, counts, footnotes, legend, tables
 from qbench.report.leaderboard import Group, Leaderboard
 from qbench.report.side_by_side import side_by_side
 
 WIDTH = 120
+LANDSCAPE_WIDTH = 100
 
 
 def render_text(board: Leaderboard) -> str:
@@ -23,11 +25,16 @@ def render_text(board: Leaderboard) -> str:
         What to show; nothing of it is left out but digits.
     """
     parts = [f"{board.suite}: {counts(board)}"]
-    parts += [block for group in board.groups for block in _group(group)]
-    for model, beside in side_by_side(board):
+    parts += [_sheet(one) for one in board.landscapes]
+    told = meanings(board.landscapes)
+    parts += ["\n".join(_wrap(line, LANDSCAPE_WIDTH) for line in told)] if told else []
+    networks = board.of_networks
+    parts += [block for group in networks.groups for block in _group(group)]
+    for model, beside in side_by_side(networks):
         first, *others = map(_fit, beside)
         parts += [f"== {model}: quantizers side by side ==\n{first}", *others]
-    closing = ["\n".join(_wrap(line) for line in [*legend(board), f"interval: {board.interval}."])]
+    meaning = [*legend(networks), f"interval: {board.interval}."] if networks.groups or not board.landscapes else []
+    closing = ["\n".join(map(_wrap, meaning))] if meaning else []
     notes = footnotes(board)
     closing += ["\n".join(_wrap(note) for note in notes)] if notes else []
     closing += ["\n".join(_wrap(line) for line in board.summary)] if board.summary else []
@@ -71,6 +78,12 @@ def _group(group: Group) -> list[str]:
     return [f"{title}\n{blocks[0]}", *blocks[1:]] if blocks else [title]
 
 
+def _sheet(sheet: Sheet) -> str:
+    title = _wrap(f"== {sheet.title} ==" + (f"  {sheet.says}" if sheet.says else ""), LANDSCAPE_WIDTH)
+    table = plain_table(sheet.columns, sheet.words(), ["left"] * len(sheet.columns))
+    return f"{title}\n{table}"
+
+
 def _fit(table: Table) -> str:
     """Return a table, in two or more parts one below the other where it is too wide."""
     text = plain_table(table.headers, table.rows, ["left"] * len(table.headers) if table.keys == 1 else _align(table))
@@ -91,5 +104,5 @@ def _align(table: Table) -> list[str]:
     return ["right", *["left"] * (table.keys - 1), *["right"] * (len(table.headers) - table.keys)]
 
 
-def _wrap(line: str) -> str:
-    return textwrap.fill(line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+def _wrap(line: str, width: int = WIDTH) -> str:
+    return textwrap.fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
