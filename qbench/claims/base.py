@@ -149,6 +149,8 @@ def combine(
 ) -> Judgement:
     """Put seeds together: supported when all support, refuted when most refute, otherwise inconclusive.
 
+    Seeds to which the claim does not apply, fewer than half of all, are no objection.
+
     Parameters
     ----------
     claim : Claim
@@ -192,7 +194,9 @@ def _add_up(counts: Mapping[Outcome, int], seeds: int, needed: int) -> tuple[Ver
     if judged < needed and (judged in (supporting, refuting)):
         few = f"{judged} seed{'s' if judged != 1 else ''} judged {of}"
         return "inconclusive", f"Too few seeds for a verdict, {needed} are needed: {few} ({tally})"
-    if supporting == seeds:
+    if supporting == judged and not gaps and 2 * void < seeds:
+        if void:
+            return "supported", f"All {judged} seeds to which it applies support it, {of}"
         return "supported", f"All {seeds} seeds support it" if seeds > 1 else "It supports it, and nothing is random"
     if 2 * refuting > seeds and judged >= needed:
         return "refuted", f"Most seeds contradict it: {refuting} {of} ({tally})"

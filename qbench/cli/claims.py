@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from qbench.cli.selection import select
 from qbench.errors import QBenchError, StoreError, UnknownNameError
 
 if TYPE_CHECKING:
-    from qbench.claims.base import Judgement
+    from qbench.store.record import Record
 
 _MADE_BY = "- Made by: `qbench claims"
 
@@ -37,10 +38,14 @@ def claims(
     only: Annotated[str | None, typer.Option("--only", help="Some claims only, such as 'C7,C9'.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Write results/tables/claims.md.")] = False,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", help="Draw them as SVG: a folder for each run in this one.", show_default=False),
+    ] = None,
     json: options.JsonOption = False,
 ) -> None:
     """Judge every claim by what is stored; run nothing. It ends well whatever the verdicts are."""
-    from qbench.claims.catalogue import all_claims
+    from qbench.claims.catalogue import all_claims, judge
     from qbench.report.claims import render_markdown, render_text
 
     named = [*(runs or []), *([suite] if suite is not None else [])]
@@ -55,31 +60,44 @@ def claims(
     for name in asked:
         if name not in known:
             raise UnknownNameError("claim", name, known)
-    judged = {name: _judge(name, out, asked) for name in dict.fromkeys(named)}
+    runs_of = {name: _read(name, out) for name in dict.fromkeys(named)}
+    judged = {name: judge(found, expected, asked) for name, (found, expected) in runs_of.items()}
     wanted = {name: claim for name, claim in known.items() if name in asked}
     command = f"qbench claims {' '.join(judged)} --write"
     if write:
-        path = options.table_path("claims")
-        if path.exists() and _MADE_BY not in path.read_text(encoding="utf-8", errors="replace"):
-            raise QBenchError(f"{path} was not made by qbench: it is not overwritten")
-        atomic.write_text(path, render_markdown(judged, wanted, command=command))
-        typer.echo(f"wrote {path}", err=True)
+        _write(render_markdown(judged, wanted, command=command))
+    if figures is not None:
+        _draw({name: found for name, (found, _) in runs_of.items()}, figures)
     if json:
         options.print_json({name: [one.to_json() for one in found] for name, found in judged.items()})
     elif markdown:
         typer.echo(render_markdown(judged, wanted, command=command))
     elif not write:
-        for name, found in judged.items():
-            typer.echo(f"== {name} ==\n\n{render_text(found, wanted)}")
+        for name, verdicts in judged.items():
+            typer.echo(f"== {name} ==\n\n{render_text(verdicts, wanted)}")
 
 
-def _judge(run: str, out: Path | None, only: list[str]) -> list[Judgement]:
-    from qbench.claims.catalogue import judge
+def _write(page: str) -> None:
+    path = options.table_path("claims")
+    if path.exists() and _MADE_BY not in path.read_text(encoding="utf-8", errors="replace"):
+        raise QBenchError(f"{path} was not made by qbench: it is not overwritten")
+    atomic.write_text(path, page)
+    typer.echo(f"wrote {path}", err=True)
 
+
+def _draw(runs: Mapping[str, list[Record]], folder: Path) -> None:
+    from qbench.report.figures.write import write_figures
+
+    for name, found in runs.items():
+        drawn = write_figures(found, folder / Path(name).stem, ("svg",))
+        typer.echo(f"wrote {len(drawn)} figures to {folder / Path(name).stem}", err=True)
+
+
+def _read(run: str, out: Path | None) -> tuple[list[Record], list[dict[str, str | int | None]]]:
+    """Return the records of a run, and the axes of the cells it should have where it is a suite."""
     if not Path(run).is_dir():
         loaded, cells = select(run)
-        expected = [{**cell.axes(), "skip": cell.skip} for cell in cells]
-        return judge(records.current(loaded, cells, out), expected, only)
+        return records.current(loaded, cells, out), [{**cell.axes(), "skip": cell.skip} for cell in cells]
     from qbench.store.folder import RunFolder
 
     scan = RunFolder(Path(run)).scan()
@@ -87,4 +105,4 @@ def _judge(run: str, out: Path | None, only: list[str]) -> list[Judgement]:
         typer.echo(f"warning: {path} is no record ({reason}): it is left aside", err=True)
     if not scan.records:
         raise StoreError(f"{run} holds no records: name a folder that `qbench run` wrote, or a suite")
-    return judge(scan.records.values(), (), only)
+    return list(scan.records.values()), []

@@ -38,8 +38,11 @@ def run(
 ) -> None:
     """Run a suite: what is stored already is not run again; a run that was stopped goes on where it was.
 
+    Prints the leaderboard, what its cells say of the claims, and the comparison with the baseline.
+
     Ends with 1 where a cell failed or fell back, or where the comparison with the baseline shows a regression.
     """
+    from qbench.claims.catalogue import judge
     from qbench.report.leaderboard import leaderboard
     from qbench.report.text import render_text
     from qbench.runner.local import check_device
@@ -68,14 +71,20 @@ def run(
     board = leaderboard(records.values(), places(cells))
     labels = [cell.label() for cell in measured_cells(cells) if cell.skip is None]
     comparison = None if baseline is None else compare(records.values(), baseline, labels)
+    judged = judge(records.values(), [{**cell.axes(), "skip": cell.skip} for cell in cells])
     if json:
-        options.print_json(
-            {"leaderboard": board.to_json(), "comparison": None if comparison is None else comparison.to_json()}
-        )
+        found = {
+            "leaderboard": board.to_json(),
+            "claims": [one.to_json() for one in judged],
+            "comparison": None if comparison is None else comparison.to_json(),
+        }
+        options.print_json(found)
     else:
+        from qbench.report.claims import render_claims
         from qbench.report.comparison import render_comparison
 
         typer.echo(render_text(board))
+        typer.echo("\n" + render_claims(judged))
         path = options.baseline_path(loaded.name)
         typer.echo(
             f"\nno baseline at {path}: `qbench bless --suite {suite}` makes one"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
@@ -17,14 +18,15 @@ from qbench.report.text import WIDTH, plain_table
 _HEADERS = ("claim", "model", "quantizer", "verdict", "bits", "seeds", "numbers")
 _NARROW = len(_HEADERS) - 1  # in a terminal the numbers stand with the paragraphs
 _MOST_NUMBERS = 4
+_FEW_GRIDS = 3
 _SOURCES = {
     "abstract": "predicted by the abstract",
     "readers": "as reported by readers",
     "ours": "ours",
 }
 _LEGEND = (
-    "verdict: supported where all seeds support it, refuted where most refute it, otherwise inconclusive; with fewer "
-    f"than {thresholds.SEEDS} seeds at most inconclusive. not applicable: a precondition is false, such as that "
+    "verdict: supported where all seeds to which it applies support it, refuted where most refute it, otherwise "
+    f"inconclusive; with fewer than {thresholds.SEEDS} seeds at most inconclusive. not applicable: a precondition is false, such as that "
     "rounding fails; grey bits, outside tau and not beyond tau_f (docs/claims.md), are no failure, and what was "
     "measured there is told all the same.",
     "seeds: those that support it, of all. numbers: means over seeds with their 95 % t interval; D in nats above full "
@@ -40,11 +42,16 @@ def render_claims(judgements: Sequence[Judgement]) -> str:
     judgements : sequence of Judgement
         From `qbench.claims.catalogue.judge`.
     """
-    judged = [one for one in judgements if one.verdict != "not judged"]
-    gaps = sorted({one.claim for one in judgements if one.verdict == "not judged"} - {one.claim for one in judged})
+    void = Counter(one.claim for one in judgements if one.verdict == "not applicable")
+    judged = [one for one in judgements if one.verdict not in ("not judged", "not applicable")]
+    known = {one.claim for one in judged} | void.keys()
+    gaps = list(dict.fromkeys(one.claim for one in judgements if one.claim not in known))
     lines = [
         f"{one.claim} {one.model}/{one.quantizer}: {one.verdict}{_at(one)}{_brief(one)}: {one.title}" for one in judged
     ]
+    if void:
+        told = ", ".join(name if count == 1 else f"{name} ({count} grids)" for name, count in void.items())
+        lines.append(f"not applicable, a precondition is false: {told}")
     if gaps:
         lines.append(f"{len(gaps)} claims not judged ({', '.join(gaps)}): see `qbench claims` for what they need")
     return "\n".join(["claims:", *(_wrap(line) for line in lines)]) if lines else "claims: none to judge"
@@ -108,9 +115,8 @@ def render_markdown(runs: Mapping[str, Sequence[Judgement]], claims: Mapping[str
 def _paragraphs(judgements: Iterable[Judgement]) -> list[tuple[list[str], Judgement]]:
     """Return what there is to say, and of which models and quantizers: those of which the same is said together."""
     same: dict[tuple[str, str], list[Judgement]] = {}
-    for one in judgements:
-        if one.verdict != "not judged":
-            same.setdefault((one.verdict, one.why), []).append(one)
+    for one in (one for together in _together(judgements) for one in together if len(together) == 1):
+        same.setdefault((one.verdict, one.why), []).append(one)
     return [([f"{one.model}/{one.quantizer}" for one in ours], ours[0]) for ours in same.values()]
 
 
@@ -125,11 +131,23 @@ def _explained(claims: Mapping[str, Claim]) -> list[list[str]]:
 
 
 def _rows(judgements: Iterable[Judgement]) -> list[list[str]]:
-    return [
-        [one.claim, one.model, one.quantizer, one.verdict, _bits(one) or ABSENT, _tally(one), _numbers(one)]
-        for one in judgements
-        if one.verdict != "not judged"
-    ]
+    """Return a row a verdict; grids of one model to which a claim does not apply are one row where they are many."""
+    rows = []
+    for together in _together(judgements):
+        one = together[0]
+        grids = one.quantizer if len(together) == 1 else f"{len(together)} grids"
+        numbers = _numbers(one) if len(together) == 1 else ""
+        rows.append([one.claim, one.model, grids, one.verdict, _bits(one) or ABSENT, _tally(together), numbers])
+    return rows
+
+
+def _together(judgements: Iterable[Judgement]) -> list[list[Judgement]]:
+    found: dict[tuple[str, ...], list[Judgement]] = {}
+    for one in judgements:
+        if one.verdict != "not judged":
+            place = (one.claim, one.model, one.verdict)
+            found.setdefault(place if one.verdict == "not applicable" else (*place, one.quantizer), []).append(one)
+    return [part for ours in found.values() for part in ([ours] if len(ours) > _FEW_GRIDS else [[one] for one in ours])]
 
 
 def _by_claim(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> list[tuple[Claim, list[Judgement]]]:
@@ -159,10 +177,9 @@ def _bits(one: Judgement) -> str:
     return ", ".join(map(str, one.bits))
 
 
-def _tally(one: Judgement) -> str:
-    if not one.seeds:
-        return ABSENT
-    return f"{sum(seed.outcome == 'supports' for seed in one.seeds.values())}/{len(one.seeds)}"
+def _tally(together: Sequence[Judgement]) -> str:
+    seeds = [seed for one in together for seed in one.seeds.values()]
+    return f"{sum(seed.outcome == 'supports' for seed in seeds)}/{len(seeds)}" if seeds else ABSENT
 
 
 def _brief(one: Judgement) -> str:

@@ -47,7 +47,7 @@ def test_validate(stored: Path, call: Any) -> None:
         "  skipped 1: nothing to recover at 4 bits",
     ]
     found = json.loads(call("validate", "tiny.yaml", "--json").out)
-    assert found == {"suite": "tiny", "cells": 5, "full_precision": 1, "skipped": 1}
+    assert found == {"suite": "tiny", "cells": 5, "full_precision": 1, "probes": 0, "skipped": 1}
 
 
 @pytest.mark.parametrize("suite", sorted(list_suites()))

@@ -85,7 +85,9 @@ def test_bars_do_not_break_the_page() -> None:
 def test_a_run_ends_with_a_line_for_each_claim_that_it_can_judge() -> None:
     lines = render_claims(JUDGED).splitlines()
     assert lines[0] == "claims:"
-    assert sum(line.startswith(("C7 ", "C9 ")) for line in lines) == 4
+    decided = [one for one in JUDGED if one.verdict in ("supported", "refuted", "inconclusive")]
+    assert sum(line.startswith(("C7 ", "C9 ")) for line in lines) == len(decided) > 0
+    assert any(line.startswith("not applicable, a precondition is false: ") for line in lines)
     assert "not judged" not in " ".join(lines)  # C9 is, of other models
     only_gaps = render_claims(JUDGED[4:])
     assert only_gaps.splitlines()[1] == "1 claims not judged (C9): see `qbench claims` for what they need"
