@@ -29,8 +29,23 @@ def test_what_batch_norm_explains_is_the_table_s() -> None:
     assert told and all(line in (ROOT / "results/tables/vision_lowbit.md").read_text(encoding="utf-8") for line in told)
 
 
+def yaml_with(words: str) -> str:
+    (text,) = (part.split("```")[0] for part in README.split("```yaml\n")[1:] if words in part.split("```")[0])
+    return text
+
+
+def test_the_example_of_probes_is_sound(tmp_path: Path) -> None:
+    suite = tmp_path / "looking.yaml"
+    suite.write_text("name: looking\nmatrix:\n" + yaml_with("probes:"), encoding="utf-8")
+    cells = enumerate_cells(load_suite(str(suite)))
+    probes = [cell for cell in cells if cell.is_probe]
+    assert len(probes) == 3 * 2 * 4 and not any(cell.skip for cell in cells)
+    assert {len(cell.points) for cell in probes} == {0, 2, 3}
+    assert {cell.trajectory for cell in cells if cell.method and cell.method.name == "ste_qat"} == {12}
+
+
 def test_the_example_suite_is_sound(tmp_path: Path) -> None:
-    text = README.split("```yaml\n")[1].split("```")[0]
+    text = yaml_with("name: mine")
     suite = tmp_path / "mine.yaml"
     suite.write_text(text, encoding="utf-8")
     cells = enumerate_cells(load_suite(str(suite)))
