@@ -89,7 +89,7 @@ def _corners(name: str, places: list[Place], about: str, probe: Record, family: 
     for at, loss in enumerate(losses):
         offset = "(" + ",".join(str(int(curves[axis][at])) for axis in axes) + ")"
         terms = [curves[name][at] if name in curves else None for name in ("distance", "quadratic", "with_gradient")]
-        who = [f"{kin}: {', '.join(names)}" if kin else ", ".join(names) for kin, names in chosen[at].items()]
+        who = [f"{kin}: {', '.join(names)}" if kin else ", ".join(names) for kin, names in sorted(chosen[at].items())]
         rows.append((offset, *terms, loss, "; ".join(who) or None))
     says = f"{about}; at no corner: {', '.join(nowhere)}" if nowhere else about
     return sheet(f"{name}: corners", places, says, _MEANS_CORNERS, _CORNERS, rows)

@@ -171,5 +171,9 @@ def _entries(title: str, places: list[Place], found: Sequence[Cells]) -> list[Sh
             )
         )
     says = f"{kept} of {promised} first entries are under their bound"
-    says += f"; {at_home} other rows begin and stay inside" if at_home else ""
+    says += (
+        f"; {at_home} other {'row begins and stays' if at_home == 1 else 'rows begin and stay'} inside"
+        if at_home
+        else ""
+    )
     return sheet(f"{title}: entries", places, says, _MEANS_ENTRIES, _ENTRIES, rows)
