@@ -334,9 +334,7 @@ def test_networks_are_shown_as_before(held: Held, make_record: MakeRecord) -> No
 
 
 def test_every_line_fits(board: Leaderboard) -> None:
-    lines = render_text(board).splitlines()
-    assert max(map(len, lines)) <= LANDSCAPE_WIDTH
-    assert len(lines) < 100
+    assert max(map(len, render_text(board).splitlines())) <= LANDSCAPE_WIDTH
 
 
 def test_json_is_strict_and_keeps_every_digit(board: Leaderboard) -> None:
