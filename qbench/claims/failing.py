@@ -74,7 +74,10 @@ def _seed_rule(rule: SiteRule, where: Callable[[Subject, int], list[int]], does:
 
 
 def _void(rule: SiteRule, subject: Subject, seed: int, does: str) -> SeedVerdict:
-    lowest = subject.bits("rtn", seed)[-1]
+    widths = subject.bits("rtn", seed)
+    if not widths:
+        raise LackingError("rtn")
+    lowest = widths[-1]
     rounded = subject.rounding(seed, lowest)
     why = f"rounding fails at no bits and is inside at {lowest}"
     if rounded.regime == "grey":

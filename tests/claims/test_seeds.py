@@ -118,3 +118,18 @@ def test_noise_in_documents_is_told_from_a_difference(make_record: Callable[...,
         quantized = make_record("m/mse/2b/rtn/s0", excess, tokens=[100] * 20, key=key)
         cell = subjects([full, quantized])[0].rounding(0, 2)
         assert (cell.regime, cell.excess) == (regime, pytest.approx(0.08))
+
+
+def test_a_grid_without_rounding_is_not_judged(make_record: Callable[..., Record]) -> None:
+    records = [make_record(f"m/{name}/s{seed}") for seed in range(3) for name in ("fp", "mse/2b/gptq")]
+    found = [one for one in judge(records) if one.claim in ("C3", "C4", "C5", "C7", "C9", "C10", "C12")]
+    assert found and {one.verdict for one in found} == {"not judged"}
+    assert all("rtn" in " ".join(one.lacks) for one in found)
+
+
+def test_a_seed_to_which_a_claim_does_not_apply_is_no_objection() -> None:
+    verdicts = dict(enumerate([SeedVerdict("supports", "yes")] * 4 + [SeedVerdict("not applicable", "void")]))
+    claim = all_claims()["C7"]
+    assert combine(claim, "m", "q", verdicts).verdict == "supported"
+    assert combine(claim, "m", "q", {seed: verdicts[seed] for seed in (2, 3, 4)}).verdict == "inconclusive"
+    assert combine(claim, "m", "q", verdicts | {5: SeedVerdict("inconclusive", "?")}).verdict == "inconclusive"
