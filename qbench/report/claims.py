@@ -19,6 +19,9 @@ _HEADERS = ("claim", "model", "quantizer", "verdict", "bits", "seeds", "numbers"
 _NARROW = len(_HEADERS) - 1  # in a terminal the numbers stand with the paragraphs
 _MOST_NUMBERS = 4
 _FEW_GRIDS = 3
+_MOST_COLUMNS = 6
+_OF_FAMILIES = frozenset({"C11", "C14", "T1", "T2", "T3", "T4"})
+_DECIDED = ("supported", "refuted", "inconclusive")
 _SOURCES = {
     "abstract": "predicted by the abstract",
     "readers": "as reported by readers",
@@ -26,9 +29,9 @@ _SOURCES = {
 }
 _LEGEND = (
     "verdict: supported where all seeds to which it applies support it, refuted where most refute it, otherwise "
-    f"inconclusive; with fewer than {thresholds.SEEDS} seeds at most inconclusive. not applicable: a precondition is false, such as that "
-    "rounding fails; grey bits, outside tau and not beyond tau_f (docs/claims.md), are no failure, and what was "
-    "measured there is told all the same.",
+    f"inconclusive; with fewer than {thresholds.SEEDS} seeds at most inconclusive. not applicable: a precondition is "
+    "false, such as that rounding fails; grey bits, outside tau and not beyond tau_f (docs/claims.md), are no failure, "
+    "and what was measured there is told all the same.",
     "seeds: those that support it, of all. numbers: means over seeds with their 95 % t interval; D in nats above full "
     "precision on the same data.",
 )
@@ -100,7 +103,9 @@ def render_markdown(runs: Mapping[str, Sequence[Judgement]], claims: Mapping[str
     for name, judgements in runs.items():
         parts.append(f"## {_escape(name)}")
         rows = _rows(judgements)
-        parts.append(_github(_HEADERS, rows) if rows else "No claim could be judged.")
+        parts += (
+            [_github(*overview(judgements, claims)), _github(_HEADERS, rows)] if rows else ["No claim could be judged."]
+        )
         for claim, ours in _by_claim(judgements, claims):
             told = _paragraphs(ours)
             if told:
@@ -110,6 +115,47 @@ def render_markdown(runs: Mapping[str, Sequence[Judgement]], claims: Mapping[str
         gaps = _gaps(judgements, claims)
         parts += ["### Not judged", "\n".join(f"- {_escape(line)}" for line in gaps)] if gaps else []
     return "\n\n".join(parts) + "\n"
+
+
+def overview(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> tuple[list[str], list[list[str]]]:
+    """Return the verdicts at a glance: a row a claim, a column a model and quantizer, or a model where these are many.
+
+    Parameters
+    ----------
+    judgements, claims
+        As in `render_text`.
+
+    Returns
+    -------
+    tuple of list
+        Headers and rows.
+    """
+    decided: dict[str, set[str]] = {}
+    for one in judgements:
+        if one.verdict in _DECIDED:
+            decided.setdefault(f"{one.model}/{one.quantizer}", set()).add(one.claim)
+    # Grids that are there for a claim about all of them together have no column each.
+    titles = [title for title, ids in decided.items() if len(ids) > 1 or ids & _OF_FAMILIES] or list(decided)
+    by_model = len(titles) > _MOST_COLUMNS
+    if by_model:
+        titles = list(dict.fromkeys(one.model for one in judgements if one.verdict in _DECIDED))
+    rows = []
+    for claim, ours in _by_claim(judgements, claims):
+        counts = {title: Counter[str]() for title in titles}
+        for one in ours:
+            title = one.model if by_model else f"{one.model}/{one.quantizer}"
+            if title in counts:
+                counts[title][one.verdict] += 1
+        rows.append([claim.id, *(_counted(count) for count in counts.values())])
+    return ["claim", *titles], rows
+
+
+def _counted(count: Mapping[str, int]) -> str:
+    """Return a verdict, or how many there are of each; what was decided hides what does not apply."""
+    decided = {verdict: many for verdict, many in count.items() if verdict in _DECIDED} or dict(count)
+    if len(decided) == 1 and sum(decided.values()) == 1:
+        return next(iter(decided))
+    return ", ".join(f"{many} {verdict}" for verdict, many in decided.items()) or ABSENT
 
 
 def _paragraphs(judgements: Iterable[Judgement]) -> list[tuple[list[str], Judgement]]:

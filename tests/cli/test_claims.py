@@ -42,6 +42,14 @@ def test_the_page_is_written_and_a_strangers_is_kept(stored: Path, call: Any) ->
     assert said.code == 2 and "not overwritten" in said.err and page.read_text() == "mine"
 
 
+def test_figures_are_drawn_for_each_run(stored: Path, call: Any) -> None:
+    said = call("claims", "tiny.yaml", "--only", "C9", "--figures", "drawn")
+    assert said.code == 0
+    written = sorted(path.name for path in Path("drawn").rglob("*"))
+    assert said.err == f"wrote {len([name for name in written if name.endswith('.svg')])} figures to drawn/tiny\n"
+    assert all(path.read_text().startswith("<svg") for path in Path("drawn").rglob("*.svg"))
+
+
 def test_markdown_is_printed(stored: Path, call: Any) -> None:
     assert call("claims", "tiny.yaml", "--markdown").out.startswith("# Claims\n")
 

@@ -75,6 +75,8 @@ def test_the_leaderboard_as_json(stored: Path, call: Any) -> None:
     found = json.loads(said.out)
     assert found["comparison"] is None
     assert found["leaderboard"]["suite"] == "tiny"
+    assert {one["verdict"] for one in found["claims"]} <= {"not judged", "not applicable"}
+    assert {"C1", "C9", "C14"} <= {one["claim"] for one in found["claims"]}
     assert found["leaderboard"]["counts"] == {"expected": 6, "ok": 5, "skipped": 1}
 
 

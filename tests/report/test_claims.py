@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qbench.claims.base import Claim, Judgement, SeedVerdict, combine
 from qbench.claims.catalogue import all_claims
-from qbench.report.claims import render_claims, render_markdown, render_text
+from qbench.report.claims import overview, render_claims, render_markdown, render_text
 
 CLAIMS = {name: all_claims()[name] for name in ("C7", "C9", "C11")}
 
@@ -77,8 +79,10 @@ def test_the_page_explains_every_claim(claim: Claim) -> None:
 
 def test_bars_do_not_break_the_page() -> None:
     page = render_markdown({"theory": JUDGED}, CLAIMS, command="qbench claims theory")
-    columns = [line.replace("\\|", "").count("|") for line in page.splitlines() if line.startswith("| C")]
-    assert set(columns) == {6, 8}  # five columns of the claims, seven of the verdicts
+    found = [block.splitlines() for block in page.split("\n\n") if block.startswith("| claim")]
+    assert len(found) == 3  # the claims, the verdicts at a glance, and one by one
+    for lines in found:
+        assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     assert "\\|cos\\| is 0" in page
 
 
@@ -92,3 +96,17 @@ def test_a_run_ends_with_a_line_for_each_claim_that_it_can_judge() -> None:
     only_gaps = render_claims(JUDGED[4:])
     assert only_gaps.splitlines()[1] == "1 claims not judged (C9): see `qbench claims` for what they need"
     assert render_claims([]) == "claims: none to judge"
+
+
+def test_verdicts_at_a_glance() -> None:
+    headers, rows = overview(JUDGED, CLAIMS)
+    table = {row[0]: dict(zip(headers[1:], row[1:], strict=True)) for row in rows}
+    assert list(table) == list(CLAIMS)
+    for one in JUDGED:
+        title = f"{one.model}/{one.quantizer}"
+        if title in headers:
+            assert table[one.claim][title] == one.verdict
+    many = [replace(JUDGED[0], quantizer=f"lattice[step={step}]") for step in range(9)]
+    headers, rows = overview(many, CLAIMS)
+    assert headers == ["claim", JUDGED[0].model]
+    assert next(row for row in rows if row[0] == JUDGED[0].claim) == [JUDGED[0].claim, f"9 {JUDGED[0].verdict}"]
