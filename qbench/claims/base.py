@@ -149,7 +149,7 @@ def combine(
 ) -> Judgement:
     """Put seeds together: supported when all support, refuted when most refute, otherwise inconclusive.
 
-    Seeds to which the claim does not apply, fewer than half of all, are no objection.
+    Seeds to which the claim does not apply, no more than half of all, are no objection.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def _add_up(counts: Mapping[Outcome, int], seeds: int, needed: int) -> tuple[Ver
     if judged < needed and (judged in (supporting, refuting)):
         few = f"{judged} seed{'s' if judged != 1 else ''} judged {of}"
         return "inconclusive", f"Too few seeds for a verdict, {needed} are needed: {few} ({tally})"
-    if supporting == judged and not gaps and 2 * void < seeds:
+    if supporting == judged and not gaps and 2 * void <= seeds:
         if void:
             return "supported", f"All {judged} seeds to which it applies support it, {of}"
         return "supported", f"All {seeds} seeds support it" if seeds > 1 else "It supports it, and nothing is random"
@@ -218,5 +218,10 @@ def _told(seeds: Mapping[int, SeedVerdict]) -> str:
     for seed, one in sorted(seeds.items()):
         said.setdefault(f"{one.outcome}: {one.why}", []).append(seed)
     return " ".join(
-        f"Seed{'s' if len(same) > 1 else ''} {', '.join(map(str, same))} {text}." for text, same in said.items()
+        f"Seed {same[0]} {text}." if len(same) == 1 else f"Seeds {', '.join(map(str, same))} {_plural(text)}."
+        for text, same in said.items()
     )
+
+
+def _plural(text: str) -> str:
+    return text.replace("supports:", "support:", 1).replace("refutes:", "refute:", 1)

@@ -45,7 +45,7 @@ CLAIM = Claim(
     id="C2",
     title="the basin's width, measured by noise alone, predicts where rounding leaves it",
     source="abstract",
-    supports="the step size at which uniform noise of one step has D = tau is within a factor 3/2 of rounding's",
+    supports="the step size at which uniform noise of one step has D = tolerance is within a factor 3/2 of rounding's",
     refutes="it is off by more than a factor 2",
     needs="probe ladder, from inside the basin to outside",
     judge=each_grid(_judge),

@@ -20,10 +20,13 @@ def _judge(site: Site) -> SeedVerdict:
     inside_bits = _inside_bits(site)
     inside, excess_inside, predicted_inside = _underestimate(subject.probe(seed, inside_bits, "curvature"))
     why = (
-        f"at {site.bits} bits D = {nats(excess)}, the expansion at w_fp says {nats(predicted)} (U = {times(fail)}), "
-        f"inside, at {inside_bits} bits, {nats(excess_inside)} against {nats(predicted_inside)} (U = {times(inside)})"
+        f"on the samples of the expansion, at {site.bits} bits D = {nats(excess)}, the expansion at w_fp says "
+        f"{nats(predicted)} (U = {times(fail)}), inside, at {inside_bits} bits, {nats(excess_inside)} against "
+        f"{nats(predicted_inside)} (U = {times(inside)})"
     )
     outcome: Outcome = "inconclusive"
+    if not (predicted > 0 and predicted_inside > 0):
+        return site.verdict(outcome, f"{why}: an expansion that says no rise has no ratio", predicted=predicted)
     if fail < limits.UNDERESTIMATE_REFUTED:
         outcome = "refutes"
     elif fail > limits.UNDERESTIMATE and fail > limits.UNDERESTIMATE_OF_INSIDE * inside:
@@ -44,15 +47,12 @@ def _inside_bits(site: Site) -> int:
 def _underestimate(probe: Record) -> tuple[float, float, float]:
     """Return U, D and what the expansion says of rounding, all on the samples that the derivatives are of.
 
-    U is infinite where the expansion predicts no rise and there is one, and NaN, which is above and below
-    nothing, where there is none either.
+    U is NaN, which is above and below nothing, where the expansion says that there is no rise.
     """
     point = point_of(probe, "rtn")
     excess = metric(probe, f"{point}/subset_excess")
     predicted = metric(probe, f"{point}/linear") + metric(probe, f"{point}/hessian")
-    if predicted > 0:
-        return excess / predicted, excess, predicted
-    return (math.inf if excess > 0 else math.nan), excess, predicted
+    return (excess / predicted if predicted > 0 else math.nan), excess, predicted
 
 
 CLAIM = Claim(

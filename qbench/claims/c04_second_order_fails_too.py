@@ -11,7 +11,7 @@ _RIVALS = ("gptq", "adaround")
 
 
 def _judge(subject: Subject, seed: int) -> SeedVerdict:
-    failing = subject.failing(seed)
+    failing = [width for width in subject.failing(seed) if width >= limits.COARSE_BITS]
     lowest = subject.bits("rtn", seed)[-1]
     if not failing:
         rounded = subject.rounding(seed, lowest)
@@ -33,7 +33,7 @@ def _judge(subject: Subject, seed: int) -> SeedVerdict:
     qat = f"QAT is inside at {', '.join(map(str, recovered)) or 'no'} bits"
     proxies = ", ".join(str(width) for width in lower) or "no"
     why = f"first failure {told}; {qat}; gptq fails with a lower layer error than rtn at {proxies} bits"
-    numbers = {f"first_failure_{name}": float(found) for name, found in first.items()}
+    numbers = {f"first_failure_{name}": float(found) for name, found in first.items() if found}
     numbers |= {f"D_{name}": row[failing[0]].excess for name, row in rows.items()}
     outcome: Outcome = "inconclusive"
     if tame or first["gptq"] > first["rtn"]:

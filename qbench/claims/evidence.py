@@ -7,6 +7,7 @@ stand in the record's identity, and the cost they report has to fit what they ar
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -30,6 +31,8 @@ def flaw(record: Record) -> str | None:
         return f"{record.status}: {record.reason}" if record.reason else record.status
     if record.fallbacks:
         return f"{len(record.fallbacks)} layers fell back"
+    if not _adds_up(record):
+        return "its loss is not that of its documents"
     described = record.key.get("method") or record.key.get("probe")
     if described is None:
         return None  # full precision
@@ -42,6 +45,14 @@ def flaw(record: Record) -> str | None:
     if foreign or home not in sources:
         return f"not qbench's own {name}" + (f" but of {', '.join(foreign)}" if foreign else "")
     return _cost_flaw(record, name) if "method" in record.key else None
+
+
+def _adds_up(record: Record) -> bool:
+    """Return whether the losses of single documents give the loss: an edited record says two things."""
+    tokens = sum(row.tokens for row in record.documents)
+    if record.loss is None or not tokens:
+        return True
+    return math.isclose(sum(row.loss_sum for row in record.documents) / tokens, record.loss, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _cost_flaw(record: Record, name: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from qbench.claims import thresholds as limits
 from qbench.claims.base import Claim, Judgement, Outcome, SeedRule, SeedVerdict, each_grid
 from qbench.claims.numbers import nats, times
 from qbench.claims.subject import LackingError, Measured, Subject
@@ -79,6 +80,8 @@ def _void(rule: SiteRule, subject: Subject, seed: int, does: str) -> SeedVerdict
         raise LackingError("rtn")
     lowest = widths[-1]
     rounded = subject.rounding(seed, lowest)
+    if lowest > limits.COARSE_BITS and not subject.is_lattice:
+        raise LackingError(f"rtn at fewer than {lowest} bits: it {does} at none of those that were run")
     why = f"rounding fails at no bits and is inside at {lowest}"
     if rounded.regime == "grey":
         why = f"rounding {does} at no bits: at {lowest} bits D = {nats(rounded.excess)} is grey"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qbench.claims.curves import crossing
+from qbench.claims.numbers import nats
 from qbench.claims.subject import LackingError, Subject
 from qbench.store.record import Record
 
@@ -39,7 +40,7 @@ class Exits:
     Attributes
     ----------
     level : float
-        The threshold, nats: the higher of the two at which the curves are first seen outside.
+        The excess that counts as nothing, nats; one for both, whatever either curve's standard error is.
     rtn, noise : float or None
         Step sizes; None where the curve does not get there.
     last : float
@@ -69,25 +70,38 @@ def rungs(subject: Subject, ladder: Record, curve: str) -> Rungs:
 
 
 def exits(subject: Subject, ladder: Record) -> Exits:
-    """Return where rounding and noise leave the basin.
+    """Return where rounding and noise leave the basin: where their excess is the tolerance.
 
     Raises
     ------
     LackingError
-        A curve is missing, or is outside from its first step on.
+        A curve is missing, or is outside from its first step on, or is not resolved where it leaves.
     """
     curves = {name: rungs(subject, ladder, name) for name in ("rtn", "noise")}
     for name, one in curves.items():
         if one.outside == 0:
             raise LackingError(f"a ladder with finer steps: {name} is outside the basin at its first")
-    level = max(one.tau[one.outside or 0] for one in curves.values())
+    level = subject.tolerance
+    unresolved = [name for name, one in curves.items() if _blurred(one, level)]
+    if unresolved:
+        raise LackingError(
+            f"more evaluation data: where {unresolved[0]} leaves the basin, 3 SE are above {nats(level)}"
+        )
     found = {name: crossing(one.step, one.excess, level) for name, one in curves.items()}
     step, factor = trace(ladder, "step"), trace(ladder, "factor")
     return Exits(level, found["rtn"], found["noise"], step[-1], step[0] / factor[0])
 
 
+def _blurred(curve: Rungs, level: float) -> bool:
+    """Return whether the standard error alone puts the threshold above the level where the curve first exceeds that."""
+    first = next((place for place, excess in enumerate(curve.excess) if excess > level), None)
+    return first is not None and first > 0 and curve.tau[first - 1] > level
+
+
 def ladder_of(subject: Subject, seed: int) -> Record:
-    """Return the ladder of a seed that reaches farthest among those that begin inside the basin.
+    """Return the ladder of a seed from the most bits, on which rounding and noise begin inside the basin and leave it.
+
+    Where there is none, one that begins inside, and where there is none of these either, any.
 
     Raises
     ------
@@ -98,11 +112,12 @@ def ladder_of(subject: Subject, seed: int) -> Record:
     for bits in subject.bits("ladder", seed):
         try:
             ladder = subject.probe(seed, bits, "ladder")
-            curve = rungs(subject, ladder, "rtn")
+            curves = [rungs(subject, ladder, name) for name in ("rtn", "noise")]
         except LackingError as gap:
             gaps.append(str(gap))
             continue
-        found.append((curve.outside != 0, max(curve.excess), bits, ladder))
+        begins = all(one.outside != 0 for one in curves)
+        found.append((begins, begins and all(one.outside is not None for one in curves), bits, ladder))
     if not found:
         raise LackingError(gaps[0] if gaps else "probe ladder")
     return max(found, key=lambda one: one[:3])[3]

@@ -109,6 +109,11 @@ class Subject:
         return dict(next((record.facts for record in known if record.status == "ok"), {}))
 
     @property
+    def is_lattice(self) -> bool:
+        """Whether bits only bound the codes: the step size is the quantizer's own."""
+        return self.quantizer.partition("[")[0] == "lattice"
+
+    @property
     def seeds_needed(self) -> int:
         """Return how many seeds a verdict takes: one where the task says that its seed changes nothing."""
         return 1 if self.facts.get("seeded") is False else limits.SEEDS
@@ -282,14 +287,17 @@ class Subject:
     def _gap(self, seed: int, bits: int, name: str, found: Sequence[Record], kind: str = "") -> str:
         reasons = sorted({reason for record in found if (reason := flaw(record))})
         if not reasons and found:
-            reasons = [f"none on a frozen grid with batch norm {self._bn}" if name == "ste_qat" else f"bn {self._bn}"]
+            treated = f", batch norm {self._bn}" if self._normed else ""
+            reasons = [
+                f"none with the theory's options: frozen grid, the task's own loss, rounding to nearest{treated}"
+            ]
         if not found and (seed, bits, name) in {(s, b, n.partition("[")[0]) for s, b, n in self.expected}:
             reasons = ["not run yet"]
         return f"{kind}{name} at {bits} bits" + (f" ({'; '.join(reasons)})" if reasons else "")
 
     def _measured(self, record: Record, seed: int) -> Measured:
         full = self.full.get(seed)
-        if full is None or full.status != "ok" or full.loss is None:
+        if full is None or flaw(full) is not None or full.loss is None:
             raise LackingError(f"full precision of seed {seed}")
         chance = self.facts.get("chance_loss")
         if chance is not None and full.loss >= float(chance):
@@ -327,7 +335,7 @@ def subjects(records: Iterable[Record], expected: Iterable[Axes] = ()) -> list[S
             wanted.setdefault((str(axes["model"]), str(axes["quantizer"])), set()).add(place)
     held: dict[tuple[str, str], list[Record]] = {}
     for record in chosen:
-        if record.axes["quantizer"] is not None and record.status != "skipped":
+        if record.axes["quantizer"] is not None:
             held.setdefault((str(record.axes["model"]), str(record.axes["quantizer"])), []).append(record)
     found = []
     for model, quantizer in sorted(wanted.keys() | held.keys()):

@@ -31,13 +31,15 @@ def report(
     """Print the leaderboard of what is stored; run nothing."""
     from qbench.report.leaderboard import leaderboard
     from qbench.report.markdown import render_markdown
+    from qbench.report.probes import render_probes
     from qbench.report.text import render_text
     from qbench.suite.enumerate import places
 
     if write and (only is not None or seeds is not None):
         raise QBenchError("--write makes the table of the whole suite: leave out --only and --seeds")
     loaded, cells = select(suite, seeds, only)
-    board = leaderboard(records.current(loaded, cells, out), places(cells))
+    found = records.current(loaded, cells, out)
+    board = leaderboard(found, places(cells))
     if write:
         path = options.table_path(loaded.name)
         if path.exists() and "- Made by: `nox -s tables" not in path.read_text(encoding="utf-8", errors="replace"):
@@ -52,3 +54,5 @@ def report(
         typer.echo(render_markdown(board))
     elif not write:
         typer.echo(render_text(board))
+        if probes := render_probes(found, cells):
+            typer.echo("\n" + probes)

@@ -42,7 +42,7 @@ def run(
 
     Ends with 1 where a cell failed or fell back, or where the comparison with the baseline shows a regression.
     """
-    from qbench.claims.catalogue import judge
+    from qbench.claims.catalogue import all_claims, judge
     from qbench.report.leaderboard import leaderboard
     from qbench.report.text import render_text
     from qbench.runner.local import check_device
@@ -82,9 +82,12 @@ def run(
     else:
         from qbench.report.claims import render_claims
         from qbench.report.comparison import render_comparison
+        from qbench.report.probes import render_probes
 
         typer.echo(render_text(board))
-        typer.echo("\n" + render_claims(judged))
+        if probes := render_probes(records.values(), cells):
+            typer.echo("\n" + probes)
+        typer.echo("\n" + render_claims(judged, list(all_claims())))
         path = options.baseline_path(loaded.name)
         typer.echo(
             f"\nno baseline at {path}: `qbench bless --suite {suite}` makes one"

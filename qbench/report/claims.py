@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from tabulate import tabulate
 
@@ -37,18 +38,21 @@ _LEGEND = (
 )
 
 
-def render_claims(judgements: Sequence[Judgement]) -> str:
+def render_claims(judgements: Sequence[Judgement], ids: Sequence[str] = ()) -> str:
     """Return the short section for the end of a run: a line for each claim that its cells can judge.
 
     Parameters
     ----------
     judgements : sequence of Judgement
         From `qbench.claims.catalogue.judge`.
+    ids : sequence of str
+        All claims there are: those about nothing in the run are named as not judged.
     """
     void = Counter(one.claim for one in judgements if one.verdict == "not applicable")
     judged = [one for one in judgements if one.verdict not in ("not judged", "not applicable")]
     known = {one.claim for one in judged} | void.keys()
-    gaps = list(dict.fromkeys(one.claim for one in judgements if one.claim not in known))
+    asked = list(ids) or list(dict.fromkeys(one.claim for one in judgements))
+    gaps = [name for name in asked if name not in known]
     lines = [
         f"{one.claim} {one.model}/{one.quantizer}: {one.verdict}{_at(one)}{_brief(one)}: {one.title}" for one in judged
     ]
@@ -56,7 +60,8 @@ def render_claims(judgements: Sequence[Judgement]) -> str:
         told = ", ".join(name if count == 1 else f"{name} ({count} grids)" for name, count in void.items())
         lines.append(f"not applicable, a precondition is false: {told}")
     if gaps:
-        lines.append(f"{len(gaps)} claims not judged ({', '.join(gaps)}): see `qbench claims` for what they need")
+        claims = "claims" if len(gaps) > 1 else "claim"
+        lines.append(f"{len(gaps)} {claims} not judged ({', '.join(gaps)}): see `qbench claims` for what they need")
     return "\n".join(["claims:", *(_wrap(line) for line in lines)]) if lines else "claims: none to judge"
 
 
@@ -160,10 +165,17 @@ def _counted(count: Mapping[str, int]) -> str:
 
 def _paragraphs(judgements: Iterable[Judgement]) -> list[tuple[list[str], Judgement]]:
     """Return what there is to say, and of which models and quantizers: those of which the same is said together."""
+    judgements = list(judgements)
     same: dict[tuple[str, str], list[Judgement]] = {}
     for one in (one for together in _together(judgements) for one in together if len(together) == 1):
         same.setdefault((one.verdict, one.why), []).append(one)
-    return [([f"{one.model}/{one.quantizer}" for one in ours], ours[0]) for ours in same.values()]
+    told = [([f"{one.model}/{one.quantizer}" for one in ours], ours[0]) for ours in same.values()]
+    for together in _together(judgements):
+        if len(together) > 1:  # many to which the claim does not apply: by name, with the reason of the first
+            one = together[0]
+            why = f"The precondition is false on all of these. On the first: {one.why}"
+            told.append(([f"{each.model}/{each.quantizer}" for each in together], replace(one, why=why)))
+    return told
 
 
 def _means(one: Judgement, names: Sequence[str]) -> str:

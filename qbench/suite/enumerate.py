@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from qbench.errors import QBenchError, UnknownNameError
+from qbench.errors import QBenchError, UnknownNameError, nearest
 from qbench.suite.bounds import seed_range
 from qbench.suite.cell import Cell
 from qbench.suite.exclude import exclusion_reasons
@@ -42,6 +42,7 @@ def enumerate_cells(suite: Suite, seeds: int | None = None) -> list[Cell]:
         `seeds` is not a number of seeds.
     """
     cells = _all_cells(suite, seeds)
+    _check_points(suite, cells.values())
     reasons = exclusion_reasons(suite, cells, seeds_replaced=seeds is not None)
     ordered = [
         replace(cells[place], skip=reasons.get(place) or _impossible(cells[place]))
@@ -194,11 +195,34 @@ def _impossible(cell: Cell) -> str | None:
         reason = cell.model.refuses_method(procedure)
         if reason is None and cell.quantizer is not None and cell.bits is not None:
             asked = cell.quantizer
-            reason = cell.quantizer.refuses(cell.bits) or procedure.refuses_grid(cell.quantizer)
+            reason = cell.quantizer.refuses(cell.bits) or procedure.refuses_grid(cell.quantizer) or _of_inputs(cell)
     except Exception as error:  # a plugin's own answer; the other cells have theirs
         said = " ".join(str(error).split())
         return f"{asked.name} or {procedure.name} cannot say whether it fits: {type(error).__name__}: {said}"
     return reason
+
+
+def _of_inputs(cell: Cell) -> str | None:
+    """Return why what moves weights alone cannot be where inputs are quantized too."""
+    if getattr(cell.quantizer, "activations", None) is None or cell.quantizer is None:
+        return None
+    if cell.is_probe:
+        return f"a probe moves weights alone, and {cell.quantizer.label()} quantizes inputs too"
+    if cell.trajectory:
+        return f"a trajectory measures weights alone, and {cell.quantizer.label()} quantizes inputs too (trajectory: 0)"
+    return None
+
+
+def _check_points(suite: Suite, cells: Iterable[Cell]) -> None:
+    """Make sure that what a probe is told to read is a method of the suite."""
+    known = {name for cell in cells if cell.method is not None for name in cell_names(cell)["method"]}
+    for block, part in enumerate(suite.matrix):
+        for place, probe in enumerate(part.probes):
+            asked: tuple[str, ...] = getattr(probe, "points", ()) if "points" in probe.model_fields_set else ()
+            for position, name in enumerate(asked):
+                if name not in known:
+                    path = ("matrix", block, "probes", place, "points", position)
+                    raise suite.error(path, f"{name!r} is no method of the suite{nearest(name, known)}")
 
 
 def _without_weights(cell: Cell) -> str | None:

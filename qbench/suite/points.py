@@ -38,7 +38,9 @@ def _found(cell: Cell, beside: Sequence[Cell]) -> Cell:
     asked: tuple[str, ...] = getattr(cell.probe, "points", ())
     points: dict[str, Cell] = {}
     for name in asked:
-        own = [one for one in beside if name in cell_names(one)["method"]]
+        # A full label means that cell alone: `rtn` is rounding as it is, where there is also `rtn[bn=fold]`.
+        own = [one for one in beside if one.axes()["method"] == name]
+        own = own or [one for one in beside if name in cell_names(one)["method"]]
         if not own:
             return replace(cell, skip=f"it reads the weights of {name}, which the suite has no cell of beside it")
         running = [one for one in own if one.skip is None]

@@ -87,16 +87,17 @@ class Block(_Part):
     models: Annotated[tuple[_Model, ...], _NOT_EMPTY, _DISTINCT]
     quantizers: Annotated[tuple[_Quantizer, ...], _NOT_EMPTY, _DISTINCT]
     bits: Annotated[tuple[_Bits, ...], _NOT_EMPTY, _DISTINCT]
-    methods: Annotated[tuple[_Method, ...], _DISTINCT] = ()
-    seeds: Annotated[tuple[_Seed, ...], _NOT_EMPTY, _DISTINCT, BeforeValidator(parse_seeds)] = (0,)
     probes: Annotated[tuple[_Probe, ...], _NOT_EMPTY, _DISTINCT] = ()
+    methods: Annotated[tuple[_Method, ...], _DISTINCT] = Field(default=(), validate_default=True)
+    seeds: Annotated[tuple[_Seed, ...], _NOT_EMPTY, _DISTINCT, BeforeValidator(parse_seeds)] = (0,)
     trajectory: Annotated[int, Field(ge=0, le=100_000)] = 0
 
-    @model_validator(mode="after")
-    def _does_something(self) -> Block:
-        if not self.methods and not self.probes:
+    @field_validator("methods")
+    @classmethod
+    def _does_something(cls, methods: tuple[Spec, ...], info: ValidationInfo) -> tuple[Spec, ...]:
+        if not methods and info.data.get("probes") == ():
             raise problems([("'methods' is missing", ())])
-        return self
+        return methods
 
 
 class When(_Part):

@@ -52,7 +52,7 @@ def test_c3_tells_numbers_where_grey(bench: MakeBench) -> None:
     assert found.numbers["U_fail"].mean == pytest.approx(5) and found.bits == (2,)
 
 
-@pytest.mark.parametrize(("predicted", "outcome"), [(-0.1, "supported"), (0.0, "supported")])
+@pytest.mark.parametrize(("predicted", "outcome"), [(-0.1, "inconclusive"), (0.0, "inconclusive")])
 def test_c3_where_the_expansion_predicts_no_rise(bench: MakeBench, predicted: float, outcome: str) -> None:
     planted = expanded(bench(), 5, 1.1).probe(2, "curvature", point("rtn", 2.0, predicted))
     assert planted.verdict("C3").verdict == outcome

@@ -174,12 +174,11 @@ def rounded(bench: MakeBench, exit_: float, steps: Sequence[float] = (0.25, 0.3,
     """Plant rounding on lattices, whose distance from the river is proportional to the step and rho at `exit_`."""
     found = []
     for step in steps:
-        metrics = {"loss/landscape": 0.0, "valley/normal_distance": step / exit_}
         found.append(lattice(bench, step, **model))
-        found[-1].method(8, "rtn", 0.0, metrics=metrics)
+        found[-1].method(8, "rtn", 0.0, metrics={"valley/normal_distance": step / exit_})
         for label, record in found[-1].records.items():
-            if label.split("/")[1] == "fp":
-                record.metrics = {"loss/landscape": 0.0}
+            loss = sum(row.loss_sum for row in record.documents) / sum(row.tokens for row in record.documents)
+            record.metrics = ({} if label.split("/")[1] == "fp" else record.metrics) | {"loss/landscape": loss}
     return found
 
 

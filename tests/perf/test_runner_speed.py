@@ -17,8 +17,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from qbench.methods.rtn import RoundToNearest
 from qbench.quantizers.absmax import AbsMax
 from qbench.runner.execute import execute
-from qbench.runner.session import Session
 from qbench.runner.identity import identify
+from qbench.runner.session import Session
 from qbench.store.folder import RunFolder
 from qbench.store.record import Record
 from qbench.suite.cell import Cell

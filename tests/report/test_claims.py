@@ -94,7 +94,7 @@ def test_a_run_ends_with_a_line_for_each_claim_that_it_can_judge() -> None:
     assert any(line.startswith("not applicable, a precondition is false: ") for line in lines)
     assert "not judged" not in " ".join(lines)  # C9 is, of other models
     only_gaps = render_claims(JUDGED[4:])
-    assert only_gaps.splitlines()[1] == "1 claims not judged (C9): see `qbench claims` for what they need"
+    assert only_gaps.splitlines()[1] == "1 claim not judged (C9): see `qbench claims` for what they need"
     assert render_claims([]) == "claims: none to judge"
 
 

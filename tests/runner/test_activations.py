@@ -25,8 +25,8 @@ from qbench.quant.activation import unpack_input
 from qbench.quantizers.activations import Activations
 from qbench.runner import execute as execution
 from qbench.runner.execute import execute
-from qbench.runner.session import Session
 from qbench.runner.identity import identify
+from qbench.runner.session import Session
 from qbench.store.record import Record
 from qbench.store.schema import dump_record, parse_record
 from qbench.suite.cell import Cell

@@ -23,8 +23,8 @@ from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.layout import choose_grid
 from qbench.runner.execute import execute
-from qbench.runner.session import Session
 from qbench.runner.identity import identify
+from qbench.runner.session import Session
 from qbench.runner.targets import make_problem
 from qbench.store.record import Record
 from qbench.suite.cell import Cell

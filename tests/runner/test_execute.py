@@ -28,8 +28,8 @@ from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.quant.packing import unpack
 from qbench.runner import execute as execution
 from qbench.runner.execute import execute
-from qbench.runner.session import Session
 from qbench.runner.identity import identify
+from qbench.runner.session import Session
 from qbench.store.record import Record
 from qbench.store.schema import dump_record, parse_record
 from qbench.suite.cell import Cell

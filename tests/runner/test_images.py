@@ -26,9 +26,9 @@ from qbench.methods.rtn import RoundToNearest
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.runner import execute as execution
 from qbench.runner.execute import execute
-from qbench.runner.session import Session
 from qbench.runner.identity import identify
 from qbench.runner.packed_file import apply_packed, export_packed, read_packed
+from qbench.runner.session import Session
 from qbench.runner.targets import GridPlace, make_problem, no_grid
 from qbench.store.record import Record
 from qbench.store.schema import dump_record, parse_record

@@ -11,8 +11,8 @@ from qbench.methods.adaround import AdaRound
 from qbench.methods.base import Method
 from qbench.methods.gptq import GPTQ
 from qbench.runner.execute import execute
-from qbench.runner.session import Session
 from qbench.runner.identity import identify
+from qbench.runner.session import Session
 from qbench.suite.cell import Cell
 
 MakeCell = Callable[..., Cell]

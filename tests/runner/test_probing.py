@@ -12,10 +12,10 @@ import pytest
 
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.runner.execute import execute
-from qbench.runner.session import Session
 from qbench.runner.identity import identify
 from qbench.runner.local import LocalExecutor
 from qbench.runner.run import plan, run
+from qbench.runner.session import Session
 from qbench.store.folder import RunFolder
 from qbench.store.record import Record
 from qbench.suite.cell import Cell

@@ -13,9 +13,9 @@ import pytest
 
 from qbench.errors import StoreError
 from qbench.runner.execute import execute
-from qbench.runner.session import Session
 from qbench.runner.identity import PlannedCell, identify
 from qbench.runner.run import plan, run
+from qbench.runner.session import Session
 from qbench.store.folder import RunFolder
 from qbench.store.record import Record
 from qbench.suite.cell import Cell

@@ -14,8 +14,8 @@ from qbench.methods.gptq import GPTQ
 from qbench.methods.lsq import LearnedStepSize
 from qbench.methods.rtn import RoundToNearest
 from qbench.runner.execute import execute
-from qbench.runner.session import Session
 from qbench.runner.identity import identify
+from qbench.runner.session import Session
 from qbench.runner.targets import left_alone, make_problem, no_grid
 from qbench.store.record import Record
 from qbench.suite.cell import Cell

@@ -82,7 +82,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = {
         "MODELS": ("model", {"zoo": Zoo, "single": Zoo, "odd": Zoo, "disk": Disk, "speaker": Speaker, "seer": Seer}),
         "QUANTIZERS": ("quantizer", {"grid": Grid, "other": Grid}),
-        "METHODS": ("method", {"near": Near, "train": Train}),
+        "METHODS": ("method", {"near": Near, "train": Train, "warm": Train}),
         "PROBES": ("probe", {"look": Look, "stare": Look}),
     }
     for attribute, (kind, classes) in fresh.items():

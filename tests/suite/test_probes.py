@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from qbench.errors import QBenchError, SuiteError, UnknownNameError
 from qbench.suite.enumerate import enumerate_cells, filter_cells, measured_cells, places
 from qbench.suite.schema import Suite
 
-from .conftest import SUITE
+from .conftest import SUITE, Grid, Near, Train
 
 Load = Callable[..., Suite]
 
@@ -18,7 +19,11 @@ LOOKING = SUITE + "  probes: [look, {name: stare, points: [near]}]\n"
 BLOCKS = """\
 name: s
 matrix:
-  - {models: [zoo], quantizers: [grid], bits: [4, 2], methods: [near, train, {name: train, steps: 7}], seeds: 1}
+  - models: [zoo]
+    quantizers: [grid]
+    bits: [4, 2]
+    methods: [near, train, {name: train, steps: 7}, {name: warm, steps: 5}, {name: warm, steps: 7}]
+    seeds: 1
   - {models: [zoo], quantizers: [grid], bits: [2], probes: [{name: look, points: [PLACE]}], seeds: 1}
 """
 
@@ -45,7 +50,12 @@ def test_a_probe_has_no_place_in_the_leaderboard(load: Load) -> None:
 
 @pytest.mark.parametrize(
     ("named", "read"),
-    [("near", ["near"]), ("train", ["train", "train[steps=7]"]), ("'train[steps=7]'", ["train[steps=7]"])],
+    [
+        ("near", ["near"]),
+        ("train", ["train"]),  # a full label is that cell alone
+        ("warm", ["warm[steps=5]", "warm[steps=7]"]),
+        ("'train[steps=7]'", ["train[steps=7]"]),
+    ],
 )
 def test_it_reads_the_cells_of_its_own_place_in_any_block(load: Load, named: str, read: list[str]) -> None:
     (probe,) = (cell for cell in enumerate_cells(load(BLOCKS.replace("PLACE", named))) if cell.is_probe)
@@ -54,8 +64,12 @@ def test_it_reads_the_cells_of_its_own_place_in_any_block(load: Load, named: str
 
 
 def test_what_it_reads_must_be_there(load: Load) -> None:
-    (probe,) = (cell for cell in enumerate_cells(load(BLOCKS.replace("PLACE", "nearest"))) if cell.is_probe)
-    assert probe.skip == "it reads the weights of nearest, which the suite has no cell of beside it"
+    where = r"s.yaml:8: `matrix\[1\].probes\[0\].points\[0\]`"
+    with pytest.raises(SuiteError, match=where + r": 'nearr' is no method of the suite.*'near'"):
+        enumerate_cells(load(BLOCKS.replace("PLACE", "nearr")))
+    elsewhere = BLOCKS.replace("PLACE", "near").replace("bits: [2], probes", "bits: [3], probes")
+    (probe,) = (cell for cell in enumerate_cells(load(elsewhere)) if cell.is_probe)
+    assert probe.skip == "it reads the weights of near, which the suite has no cell of beside it"
     excluded = BLOCKS.replace("PLACE", "near") + "exclude:\n  - {when: {methods: near}, reason: too slow}\n"
     (probe,) = (cell for cell in enumerate_cells(load(excluded)) if cell.is_probe)
     assert probe.skip == "it reads the weights of near, which is skipped: too slow"
@@ -91,3 +105,13 @@ def test_an_exclusion_names_a_probe_as_it_does_a_method(load: Load) -> None:
 def test_a_trajectory_is_a_count(load: Load, given: str) -> None:
     with pytest.raises((SuiteError, QBenchError), match="trajectory"):
         load(SUITE + f"  trajectory: {given}\n")
+
+
+def test_what_moves_weights_alone_is_left_out_where_inputs_are_quantized(load: Load, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Train, "control", lambda self: Near(name="warm"))
+    monkeypatch.setattr(Grid, "activations", {"bits": 4}, raising=False)
+    cells = enumerate_cells(load(LOOKING + "  trajectory: 5\n"))
+    skips = {cell.axes()["method"]: cell.skip or "" for cell in cells}
+    assert skips["near"] == skips["fp"] == ""
+    assert "a probe moves weights alone" in skips["look"]
+    assert "a trajectory measures weights alone" in skips["train[steps=10]"]

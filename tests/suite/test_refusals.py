@@ -40,7 +40,7 @@ LINES = {
         "  seeds: 2",
         "  seeds: 2\n  method: [near]",
         "s.yaml:8: `matrix.method`: unknown key 'method': did you mean 'methods'? "
-        "(allowed: bits, methods, models, quantizers, seeds)",
+        "(allowed: bits, methods, models, probes, quantizers, seeds, trajectory)",
     ),
     "0 bits": ("[4, 2]", "[4, 0]", "s.yaml:5: `matrix.bits[1]`: given 0 (allowed: a whole number from 1 to 8)"),
     "9 bits": ("[4, 2]", "[9]", "s.yaml:5: `matrix.bits[0]`: given 9 (allowed: a whole number from 1 to 8)"),
@@ -88,7 +88,8 @@ LINES = {
     "unknown method": (
         "methods: [near, ",
         "methods: [naer, ",
-        "s.yaml:6: `matrix.methods[0]`: unknown method 'naer': did you mean 'near'? (allowed: broken, near, train)",
+        "s.yaml:6: `matrix.methods[0]`: unknown method 'naer': did you mean 'near'? "
+        "(allowed: broken, near, train, warm)",
     ),
     "unknown model in a mapping": (
         "[zoo]",

@@ -15,8 +15,8 @@ from qbench.methods.rtn import RoundToNearest
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.mse import MeanSquaredError
 from qbench.runner.execute import execute
-from qbench.runner.session import Session
 from qbench.runner.identity import identify
+from qbench.runner.session import Session
 from qbench.suite.cell import Cell
 from qbench.tasks.causal_lm import CausalLM, ZooLM
 
