@@ -133,7 +133,11 @@ def _axis(channel: Any, name: str, axis: Axis) -> Any:
             scale[end] = value
     # A count would thin out ticks that are given.
     shown = {"values": list(axis.ticks)} if axis.ticks else {"tickCount": 6}
-    return channel(name, scale=alt.Scale(**scale), axis=alt.Axis(title=axis.title, format="~r", **shown))
+    return channel(
+        name,
+        scale=alt.Scale(**scale),
+        axis=alt.Axis(title=axis.title, format="~r", labelOverlap="greedy", labelSeparation=4, **shown),
+    )
 
 
 def _look(styles: Mapping[str, theme.Style]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ _KNOWN: dict[str, Style] = {
     "entry": Style("first entry k*", _GREEN, _LONG, "diamond"),
     "bound": Style("bound of the theorem", _BLACK, _DASHED, "triangle-down"),
     "best": Style("QAT, best on the way", _BLUE, _DASHED, "square"),
-    "late": Style("QAT, mean of the second half", _ORANGE, _DASH_DOT, "triangle-up"),
+    "late": Style("QAT, mean of the last fifth", _ORANGE, _DASH_DOT, "triangle-up"),
     "random direction": Style("a random direction", _GREY, _DASH_DOT, "cross"),
 }
 
