@@ -181,3 +181,11 @@ def test_rounding_alone_supports_and_refutes_nothing(bench: MakeBench, claim: st
 def test_a_claim_that_there_is_not(bench: MakeBench) -> None:
     with pytest.raises(UnknownNameError, match="C77"):
         judge([], only=["C77"])
+
+
+def test_a_record_that_says_two_things_of_its_loss_is_no_evidence(bench: MakeBench) -> None:
+    planted = bench().method(2, "rtn", 2.0)
+    (record, *_) = (one for one in planted.records.values() if "method" in one.key)
+    assert flaw(record) is None
+    record.documents[0].loss_sum += 5.0
+    assert flaw(record) == "its loss is not that of its documents"

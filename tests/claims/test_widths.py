@@ -195,3 +195,22 @@ def test_c1_fits_no_slope_past_half_of_the_range(bench: MakeBench) -> None:
     """A bowl that saturates is a bowl below: 1 - exp(-x^2) has a mean slope between 1.7 and 2 up to a half."""
     found = ladder(falling(bench(), *SHARP), wall(0.03, 2.0)).verdict("C1")
     assert found.verdict == "refuted" and 1.75 < found.numbers["slope"].mean < 2
+
+
+def test_c2_takes_the_ladder_from_the_most_bits_on_which_both_begin_inside_and_leave(bench: MakeBench) -> None:
+    planted = ladder(bench(), wall(0.1), wall(0.11))
+    (first,) = (one for one in planted.records.values() if one.axes["seed"] == 0 and one.is_probe)
+    coarse = {name: curve[12:] for name, curve in first.traces.items()}
+    coarse["noise/excess"] = [9.0, *coarse["noise/excess"][1:]]  # outside at its first rung
+    planted.probe(3, "ladder", {}, coarse)
+    judged = planted.verdict("C2")
+    assert judged.verdict == "supported" and judged.bits == (4,)
+
+
+def test_c2_has_one_level_for_both_curves_and_needs_data_that_resolve_it(bench: MakeBench) -> None:
+    planted = ladder(bench(), wall(0.1), wall(0.11))
+    assert "D = 0.05" in planted.verdict("C2").why
+    for record in planted.records.values():
+        if record.is_probe:
+            record.traces["noise/se"] = [0.03] * len(STEPS)
+    assert "more evaluation data" in " ".join(planted.verdict("C2").lacks)

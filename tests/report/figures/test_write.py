@@ -165,7 +165,8 @@ def test_what_is_drawn_of_ladders_and_segments_are_their_traces(
         traces = found(records, "ladder", seed, 8).traces
         for label, name in (("rtn (nearest)", "rtn"), ("uniform noise of one step", "noise")):
             drawn = {(row["x"], row["y"]) for row in rows(spec, series=label, seed=seed)}
-            assert drawn == set(zip(traces["step"], traces[f"{name}/excess"], strict=True))
+            held = zip(traces["step"], traces[f"{name}/excess"], strict=True)
+            assert drawn == {(step, excess) for step, excess in held if excess > 0}  # the axis is logarithmic
     spec = specs["C06_segments"]
     traces = found(records, "segments", 1, 2).traces
     drawn = {(row["x"], row["y"]) for row in rows(spec, series="full precision to rtn", seed=1)}
