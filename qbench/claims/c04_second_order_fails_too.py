@@ -11,12 +11,15 @@ _RIVALS = ("gptq", "adaround")
 
 
 def _judge(subject: Subject, seed: int) -> SeedVerdict:
-    failing = [width for width in subject.failing(seed) if width >= limits.COARSE_BITS]
-    lowest = subject.bits("rtn", seed)[-1]
+    widths = [width for width in subject.bits("rtn", seed) if width >= limits.COARSE_BITS]
+    failing = [width for width in subject.failing(seed) if width in widths]
+    if not widths:
+        raise LackingError(f"rtn at {limits.COARSE_BITS} bits or more")
+    lowest = widths[-1]
     if not failing:
         rounded = subject.rounding(seed, lowest)
         grey = f": D = {nats(rounded.excess)} at {lowest} bits is grey" if not rounded.inside else ""
-        why = f"rounding fails at no bits{grey}"
+        why = f"rounding fails at none of {limits.COARSE_BITS} bits and more{grey}"
         return SeedVerdict("not applicable", why, {"D_rtn": rounded.excess}, lowest)
     common = set.intersection(*(set(subject.bits(name, seed)) for name in _RIVALS))
     bits = [width for width in subject.bits("rtn", seed) if width >= limits.COARSE_BITS and width in common]
