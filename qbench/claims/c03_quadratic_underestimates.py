@@ -24,6 +24,9 @@ def _judge(site: Site) -> SeedVerdict:
         f"{nats(predicted)} (U = {times(fail)}), inside, at {inside_bits} bits, {nats(excess_inside)} against "
         f"{nats(predicted_inside)} (U = {times(inside)})"
     )
+    if subject.statistics_move:
+        void = f"batch norms are estimated again at every point, and derivatives keep those of w_fp; {why}"
+        return site.verdict("not applicable", void, U_fail=fail, U_inside=inside, predicted=predicted)
     outcome: Outcome = "inconclusive"
     if not (predicted > 0 and predicted_inside > 0):
         return site.verdict(outcome, f"{why}: an expansion that says no rise has no ratio", predicted=predicted)

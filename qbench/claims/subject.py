@@ -114,6 +114,11 @@ class Subject:
         return self.quantizer.partition("[")[0] == "lattice"
 
     @property
+    def statistics_move(self) -> bool:
+        """Whether batch norms are estimated again at every point, which derivatives at one point know nothing of."""
+        return self._normed and self._bn == _DEPLOYED_BN
+
+    @property
     def seeds_needed(self) -> int:
         """Return how many seeds a verdict takes: one where the task says that its seed changes nothing."""
         return 1 if self.facts.get("seeded") is False else limits.SEEDS

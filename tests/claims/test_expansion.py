@@ -128,3 +128,16 @@ def test_c3_turns_at_its_thresholds(bench: MakeBench, at_failure: float, inside:
 )
 def test_c13_turns_at_its_thresholds(bench: MakeBench, rms: float, share: float, top: float, verdict: str) -> None:
     assert second_order(bench(), rms, share, top).verdict("C13").verdict == verdict
+
+
+def test_c3_is_not_about_batch_norms_that_are_estimated_again(bench: MakeBench) -> None:
+    planted = bench()
+    for width, excess in ((4, 0.02), (2, 2.0)):
+        planted.method(width, "rtn", excess, bn="recalibrate", facts={"batch_norm_layers": 3, "bn": "recalibrate"})
+        planted.probe(width, "curvature", point("rtn[bn=recalibrate]", excess, excess / 5))
+    for record in planted.records.values():
+        if record.is_probe:
+            record.key["probe"]["options"]["bn"] = "recalibrate"
+            record.facts |= {"batch_norm_layers": 3}
+    found = planted.verdict("C3")
+    assert found.verdict == "not applicable" and "derivatives keep those of w_fp" in found.why
