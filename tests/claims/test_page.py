@@ -45,3 +45,38 @@ def test_the_thresholds_of_the_basin_are_told(bench: Callable[..., Any]) -> None
     (exact,) = subjects(bench(facts={"tolerance": 0.02}).method(2, "rtn", 1.0).records.values())
     assert (exact.tau(1.0), exact.tau_f(1.0)) == (0.02, pytest.approx(0.06))
     assert thresholds.SEEDS == 3 and "fewer than three seeds" in PAGE
+
+
+FOUND = PAGE.partition("## What was found")[2].partition("\n## ")[0]
+TABLE = (Path(__file__).parents[2] / "results" / "tables" / "claims.md").read_text(encoding="utf-8")
+COLUMNS = {  # of the page: the run, and the subject that its table names
+    "llama, absmax": ("theory_llm", "absmax[per_channel,asymmetric]"),
+    "llama, mse": ("theory_llm", "mse[per_channel]"),
+    "resnet, absmax": ("theory_vision", "absmax[per_channel,asymmetric]"),
+    "resnet, mse": ("theory_vision", "mse[per_tensor]"),
+}
+
+
+def glance(run: str) -> list[dict[str, str]]:
+    """Return the rows of a run's verdicts at a glance."""
+    lines = [line for line in TABLE.partition(f"\n## {run}\n")[2].splitlines() if line.startswith("| ")]
+    header, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_the_verdicts_of_the_page_are_those_of_the_table(column: str) -> None:
+    run, quantizer = COLUMNS[column]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in FOUND.splitlines() if line[:2] == "| "]
+    header, told = lines[0], {line[0]: line for line in lines[1:]}
+    rows = [row for row in glance(run) if row["claim"] in told]
+    assert len(told) == 14 and [row["claim"] for row in rows][:14] == list(told)
+    for row in rows[:14]:
+        own = {value for name, value in row.items() if name.endswith(f"/{quantizer}")} - {"-"}
+        assert own == {told[row["claim"]][header.index(column)]}, row["claim"]
+
+
+def test_the_numbers_of_the_page_are_those_of_the_table() -> None:
+    quoted = [code for code in re.findall(r"`([^`]+)`", FOUND) if re.search(r" -?\d*\.\d", code)]
+    assert len(quoted) > 20
+    assert [code for code in quoted if code not in TABLE] == []
