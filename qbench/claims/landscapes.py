@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,24 @@ def known(facts: dict[str, Any], name: str) -> float:
     if found is None:
         raise LackingError(f"{name} among the facts of the landscape")
     return float(found)
+
+
+def entry_bound(offset: float, rate: float, facts: Mapping[str, float], error: float, gradient: float) -> float:
+    """Return ``r0^2 / (eta [2 G (rho - e) - eta G'^2])``, infinite where the bracket is not positive.
+
+    Parameters
+    ----------
+    offset : float
+        r0, ``|z_F|`` of the weights before training.
+    rate : float
+        Learning rate eta.
+    facts : dict of str to float
+        Of the landscape: ``rho`` and ``wall`` (G).
+    error, gradient : float
+        Bounds e and G' on ``|U_F^T (q - w)|`` and ``|U_F^T grad f(q)|`` until the entry.
+    """
+    fall = rate * (2 * facts["wall"] * (facts["rho"] - error) - rate * gradient**2)
+    return offset**2 / fall if fall > 0 else math.inf
 
 
 def each_landscape(rule: GridsRule) -> Callable[[Claim, Sequence[Subject]], list[Judgement]]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from qbench.claims.base import Claim, Outcome, SeedVerdict
-from qbench.claims.landscapes import Entry, each_landscape, entries, known
+from qbench.claims.landscapes import Entry, each_landscape, entries, entry_bound, known
 from qbench.claims.numbers import short
 from qbench.claims.subject import Subject
 from qbench.claims.trajectories import landscape
@@ -41,8 +41,7 @@ def _bound(entry: Entry) -> float:
     error = max(landscape(way.cell, "quantization_error")[index] for index in until)
     gradient = max(landscape(way.cell, "gradient_norm")[index] for index in until)
     start = landscape(way.cell, "latent_distance")[0]
-    fall = way.rate * (2 * known(facts, "wall") * (known(facts, "rho") - error) - way.rate * gradient**2)
-    return start**2 / fall if fall > 0 else math.inf
+    return entry_bound(start, way.rate, {name: known(facts, name) for name in ("rho", "wall")}, error, gradient)
 
 
 CLAIM = Claim(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qbench.claims.evidence import options_of
+from qbench.claims.landscapes import entry_bound
 from qbench.claims.thresholds import LATE
 from qbench.claims.trajectories import is_plain
 from qbench.report.landscape_sheet import Place, Point
@@ -164,24 +165,6 @@ class Way:
             return None
         error, gradient = (max((curve or [])[:seen]) for curve in curves)
         return entry_bound(start[0], float(options["learning_rate"]), facts, error, gradient)
-
-
-def entry_bound(offset: float, rate: float, facts: dict[str, float], error: float, gradient: float) -> float:
-    """Return ``r0^2 / (eta [2 G (rho - e) - eta G'^2])``, infinite where the bracket is not positive.
-
-    Parameters
-    ----------
-    offset : float
-        r0, ``|z_F|`` of the weights before training.
-    rate : float
-        Learning rate eta.
-    facts : dict of str to float
-        Of the landscape: ``rho`` and ``wall`` (G).
-    error, gradient : float
-        Bounds e and G' on ``|U_F^T (q - w)|`` and ``|U_F^T grad f(q)|`` until the entry.
-    """
-    fall = rate * (2 * facts["wall"] * (facts["rho"] - error) - rate * gradient**2)
-    return offset**2 / fall if fall > 0 else math.inf
 
 
 def cells(records: Iterable[Record], expected: Sequence[Any]) -> list[Cells]:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from qbench.claims.curves import slope
+from qbench.claims.landscapes import entry_bound
 from qbench.claims.thresholds import FIRST_ENTRY, RATES_ENTERED
-from qbench.report.landscape_cells import Cells, entry_bound, places_of
+from qbench.report.landscape_cells import Cells, places_of
 from qbench.report.landscape_sheet import Place, Sheet, Span, Value, digits, sheet, word
 from qbench.store.record import Record
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qbench.claims.landscapes import entry_bound
 from qbench.geometry.landscape_theory import first_entry_bound
-from qbench.report.landscape_cells import entry_bound
 from qbench.report.landscape_sheet import digits
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from qbench.claims.landscapes import entry_bound
 from qbench.claims.subject import Subject
 from qbench.claims.trajectories import Trajectory, first_entry, landscape, plain_trajectories
 from qbench.report.figures.figure import Axis, Curve, Figure, Guide, Panel, Sheet, pages
@@ -83,8 +84,7 @@ def promised(subject: Subject, way: Trajectory) -> tuple[float, float] | None:
         return None
     place = next((place for place, z in enumerate(away) if z <= rho), None)
     until = slice(None if place is None else place + 1)
-    fall = way.rate * (2 * wall * (rho - max(errors[until])) - way.rate * max(slopes[until]) ** 2)
-    bound = latent[0] ** 2 / fall if fall > 0 else math.inf
+    bound = entry_bound(latent[0], way.rate, {"rho": rho, "wall": wall}, max(errors[until]), max(slopes[until]))
     return bound, math.inf if place is None else way.step[place]
 
 
