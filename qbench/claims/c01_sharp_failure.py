@@ -9,8 +9,9 @@ from qbench.claims import thresholds as limits
 from qbench.claims.base import Claim, Outcome, SeedVerdict, each_grid
 from qbench.claims.curves import crossing, slope
 from qbench.claims.ladders import Rungs, ladder_of, rungs
+from qbench.claims.measured import Measured
 from qbench.claims.numbers import nats, short
-from qbench.claims.subject import LackingError, Measured, Subject
+from qbench.claims.subject import LackingError, Subject
 
 
 def _judge(subject: Subject, seed: int) -> SeedVerdict:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from qbench.claims import thresholds as limits
 from qbench.claims.base import Claim, Outcome, SeedVerdict, each_grid
+from qbench.claims.measured import Measured
 from qbench.claims.numbers import nats
-from qbench.claims.subject import LackingError, Measured, Subject
+from qbench.claims.subject import LackingError, Subject
 
 _RIVALS = ("gptq", "adaround")
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from qbench.claims import thresholds as limits
 from qbench.claims.base import Claim, Judgement, Outcome, SeedVerdict, combine, without_gaps
 from qbench.claims.lattices import Family, Lattice, families
+from qbench.claims.measured import Measured
 from qbench.claims.numbers import nats, short
 from qbench.claims.pairs import budget
-from qbench.claims.subject import LackingError, Measured, Subject
+from qbench.claims.subject import LackingError, Subject
 from qbench.claims.trajectories import first_entry, has_trajectory, trajectory
 
 

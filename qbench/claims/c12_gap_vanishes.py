@@ -7,9 +7,10 @@ import math
 
 from qbench.claims import thresholds as limits
 from qbench.claims.base import Claim, Outcome, SeedVerdict, each_grid
+from qbench.claims.measured import Measured
 from qbench.claims.numbers import listed, nats
 from qbench.claims.pairs import best_of_common
-from qbench.claims.subject import LackingError, Measured, Subject
+from qbench.claims.subject import LackingError, Subject
 
 _ARMS = ("ste_qat", "ft_then_ptq")
 

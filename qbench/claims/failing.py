@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from qbench.claims import thresholds as limits
 from qbench.claims.base import Claim, Judgement, Outcome, SeedRule, SeedVerdict, each_grid
+from qbench.claims.measured import Measured
 from qbench.claims.numbers import nats, times
-from qbench.claims.subject import LackingError, Measured, Subject
+from qbench.claims.subject import LackingError, Subject
 
 
 @dataclass(frozen=True)

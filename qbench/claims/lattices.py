@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qbench.claims.subject import LackingError, Measured, Subject
+from qbench.claims.measured import Measured
+from qbench.claims.subject import LackingError, Subject
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qbench.claims.subject import LackingError, Measured, Subject
+from qbench.claims.measured import Measured
+from qbench.claims.subject import LackingError, Subject
 
 _BUDGET = (
     "steps",

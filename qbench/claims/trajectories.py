@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qbench.claims.ladders import trace
-from qbench.claims.subject import LackingError, Measured, Subject
+from qbench.claims.measured import Measured
+from qbench.claims.subject import LackingError, Subject
 from qbench.claims.thresholds import LATE
 
 # Of one trajectory, in the record of a method that trains.

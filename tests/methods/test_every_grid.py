@@ -37,6 +37,7 @@ GRIDS: dict[str, tuple[str, int, dict[str, Any]]] = {
             ("mx", 6),
             ("nvfp4", 4),
             ("kmeans", 2),
+            ("lattice", 4),
         ]
     },
     "asymmetric groups": ("absmax", 3, {"symmetric": False, "granularity": {"per_group": 8}}),

@@ -27,6 +27,7 @@ from qbench.methods.rtn import RoundToNearest
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.quant.packing import unpack
 from qbench.runner import execute as execution
+from qbench.runner import session as sessions
 from qbench.runner.execute import execute
 from qbench.runner.identity import identify
 from qbench.runner.session import Session
@@ -334,9 +335,9 @@ def test_a_session_loads_a_model_once_and_lays_a_grid_once(
     toys: ModuleType, toy: MakeCell, run: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads, grids = [], []
-    load, choose = toys.Toy.load, execution.choose_grid
+    load, choose = toys.Toy.load, sessions.choose_grid
     monkeypatch.setattr(toys.Toy, "load", lambda self, seed, device: loads.append(seed) or load(self, seed, device))
-    monkeypatch.setattr(execution, "choose_grid", lambda *given: grids.append(given[2]) or choose(*given))
+    monkeypatch.setattr(sessions, "choose_grid", lambda *given: grids.append(given[2]) or choose(*given))
     session = Session("cpu")
     for cell in (toy(), toy("rtn"), toy("falls_back"), toy("rtn", bits=2), toy("rtn", seed=1), toy(seed=1)):
         assert run(cell, session).status == "ok"

@@ -49,6 +49,8 @@ if __name__ != "__main__":
 import toys
 from qbench.cli import main
 if __name__ == "__main__":
+    import signal
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     toys.install()
     sys.exit(main())
 """

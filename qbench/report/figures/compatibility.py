@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from qbench.claims.lattices import Family, Lattice, families
+from qbench.claims.measured import Measured
 from qbench.claims.pairs import Budget, budget
-from qbench.claims.subject import Measured, Subject
+from qbench.claims.subject import Subject
 from qbench.claims.trajectories import Trajectory, first_entry, has_trajectory, trajectory
 from qbench.report.figures.axes import change_axis
 from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel, Sheet, brief, pages

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qbench.claims.measured import Measured
 from qbench.claims.pairs import budget, gain
-from qbench.claims.subject import Measured, Subject
+from qbench.claims.subject import Subject
 from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel, Sheet, pages
 from qbench.report.figures.places import cells, outside, rounding, where
 

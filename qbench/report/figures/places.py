@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
-from qbench.claims.subject import LackingError, Measured, Subject
+from qbench.claims.measured import Measured
+from qbench.claims.subject import LackingError, Subject
 from qbench.report.figures.figure import Guide, brief
 from qbench.store.record import Record
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from qbench.claims.subject import Measured, Subject
+from qbench.claims.measured import Measured
+from qbench.claims.subject import Subject
 from qbench.report.figures.axes import bits_axis, excess_axis
 from qbench.report.figures.figure import Axis, Curve, Figure, Panel, Sheet, pages
 from qbench.report.figures.places import bits_of, cells, mean, present, thresholds_by_bits, where

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qbench.claims.measured import Measured
 from qbench.claims.pairs import Budget, budget
-from qbench.claims.subject import Measured, Subject
+from qbench.claims.subject import Subject
 from qbench.claims.trajectories import Trajectory, has_trajectory, trajectory
 from qbench.report.figures.axes import change_axis
 from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel, Sheet, pages
