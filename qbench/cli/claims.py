@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qbench import atomic
 from qbench.cli import options, records
 from qbench.cli.selection import select
 from qbench.errors import QBenchError, StoreError, UnknownNameError
@@ -65,7 +64,8 @@ def claims(
     wanted = {name: claim for name, claim in known.items() if name in asked}
     command = f"qbench claims {' '.join(judged)} --write"
     if write:
-        _write(render_markdown(judged, wanted, command=command))
+        page = render_markdown(judged, wanted, command=command)
+        options.write_table(options.table_path("claims"), page, _MADE_BY)
     if figures is not None:
         _draw({name: found for name, (found, _) in runs_of.items()}, figures)
     if json:
@@ -75,14 +75,6 @@ def claims(
     elif not write:
         for name, verdicts in judged.items():
             typer.echo(f"== {name} ==\n\n{render_text(verdicts, wanted)}")
-
-
-def _write(page: str) -> None:
-    path = options.table_path("claims")
-    if path.exists() and _MADE_BY not in path.read_text(encoding="utf-8", errors="replace"):
-        raise QBenchError(f"{path} was not made by qbench: it is not overwritten")
-    atomic.write_text(path, page)
-    typer.echo(f"wrote {path}", err=True)
 
 
 def _draw(runs: Mapping[str, list[Record]], folder: Path) -> None:
@@ -95,14 +87,12 @@ def _draw(runs: Mapping[str, list[Record]], folder: Path) -> None:
 
 def _read(run: str, out: Path | None) -> tuple[list[Record], list[dict[str, str | int | None]]]:
     """Return the records of a run, and the axes of the cells it should have where it is a suite."""
+    from qbench.suite.enumerate import axes_of
+
     if not Path(run).is_dir():
         loaded, cells = select(run)
-        return records.current(loaded, cells, out), [{**cell.axes(), "skip": cell.skip} for cell in cells]
-    from qbench.store.folder import RunFolder
-
-    scan = RunFolder(Path(run)).scan()
-    for path, reason in scan.corrupt.items():
-        typer.echo(f"warning: {path} is no record ({reason}): it is left aside", err=True)
-    if not scan.records:
+        return records.current(loaded, cells, out), axes_of(cells)
+    held = records.stored(Path(run))
+    if not held:
         raise StoreError(f"{run} holds no records: name a folder that `qbench run` wrote, or a suite")
-    return list(scan.records.values()), []
+    return list(held.values()), []

@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from qbench import atomic
+from qbench.errors import QBenchError
+
 SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A shipped suite's name, or a path to a suite file.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Folder of the records  [default: results/runs/SUITE]", show_default=False)
@@ -46,6 +49,29 @@ def baseline_path(suite: str) -> Path:
 def table_path(suite: str) -> Path:
     """Return where a suite's table is kept."""
     return results_folder() / "tables" / f"{suite}.md"
+
+
+def write_table(path: Path, page: str, made_by: str) -> None:
+    """Write a page, and say so.
+
+    Parameters
+    ----------
+    path : Path
+        Where.
+    page : str
+        Markdown.
+    made_by : str
+        How pages of this kind say which command made them.
+
+    Raises
+    ------
+    QBenchError
+        A file is there that says no such thing.
+    """
+    if path.exists() and made_by not in path.read_text(encoding="utf-8", errors="replace"):
+        raise QBenchError(f"{path} was not made by qbench: it is not overwritten")
+    atomic.write_text(path, page)
+    typer.echo(f"wrote {path}", err=True)
 
 
 def print_json(value: Any) -> None:

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from qbench.suite.schema import Suite
 
 
+def stored(path: Path) -> dict[str, Record]:
+    """Return the records in a folder by cell id, and tell of files that are none."""
+    from qbench.store.folder import RunFolder
+
+    scan = RunFolder(path).scan()
+    for file, reason in scan.corrupt.items():
+        typer.echo(f"warning: {file} is no record ({reason}): it is left aside", err=True)
+    return scan.records
+
+
 def current(suite: Suite, cells: list[Cell], out: Path | None) -> list[Record]:
     """Return the stored records whose identity is that of the suite's cells today, and tell of those left aside.
 
@@ -25,23 +35,19 @@ def current(suite: Suite, cells: list[Cell], out: Path | None) -> list[Record]:
         The folder holds no such record.
     """
     from qbench.runner.identity import identify
-    from qbench.store.folder import RunFolder
     from qbench.suite.enumerate import enumerate_cells
     from qbench.suite.load import list_suites
 
-    folder = RunFolder(options.run_path(suite.name, out))
-    scan = folder.scan()
-    stored = scan.records
-    for path, reason in scan.corrupt.items():
-        typer.echo(f"warning: {path} is no record ({reason}): it is left aside", err=True)
+    folder = options.run_path(suite.name, out)
+    held = stored(folder)
     wanted = {identify(cell).cell_id for cell in cells if cell.skip is None}
     known = wanted | {identify(cell).cell_id for cell in enumerate_cells(suite) if cell.skip is None}
-    stale = sum(cell_id not in known for cell_id in stored)
-    found = [record for cell_id, record in stored.items() if cell_id in wanted]
+    stale = sum(cell_id not in known for cell_id in held)
+    found = [record for cell_id, record in held.items() if cell_id in wanted]
     if not found:
-        there = f" ({len(stored)} others are there, {stale} of them of older code, data or options)" if stored else ""
+        there = f" ({len(held)} others are there, {stale} of them of older code, data or options)" if held else ""
         given = suite.name if list_suites().get(suite.name) == suite.file else suite.file
-        raise StoreError(f"{folder.path} holds no record of {suite.name}{there}: `qbench run --suite {given}`")
+        raise StoreError(f"{folder} holds no record of {suite.name}{there}: `qbench run --suite {given}`")
     if stale:
         typer.echo(f"{stale} records of older code, data or options are left aside", err=True)
     return found

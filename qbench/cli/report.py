@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from qbench import atomic
 from qbench.cli import options, records
 from qbench.cli.selection import select
 from qbench.errors import QBenchError
@@ -41,13 +40,10 @@ def report(
     found = records.current(loaded, cells, out)
     board = leaderboard(found, places(cells))
     if write:
-        path = options.table_path(loaded.name)
-        if path.exists() and "- Made by: `nox -s tables" not in path.read_text(encoding="utf-8", errors="replace"):
-            raise QBenchError(f"{path} was not made by qbench: it is not overwritten")
         if missing := board.to_json()["counts"].get("missing"):
             raise QBenchError(f"{missing} cells have no record: `qbench run --suite {suite}` before --write")
-        atomic.write_text(path, render_markdown(board, command="nox -s tables -- --suite " + suite + " --write"))
-        typer.echo(f"wrote {path}", err=True)
+        page = render_markdown(board, command="nox -s tables -- --suite " + suite + " --write")
+        options.write_table(options.table_path(loaded.name), page, "- Made by: `nox -s tables")
     if json:
         options.print_json(board.to_json())
     elif markdown:

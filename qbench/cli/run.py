@@ -49,7 +49,7 @@ def run(
     from qbench.runner.run import plan
     from qbench.store.comparison import compare
     from qbench.store.folder import RunFolder
-    from qbench.suite.enumerate import measured_cells, places
+    from qbench.suite.enumerate import axes_of, measured_cells, places
 
     check_device(device)
     loaded, cells = select(suite, seeds, only)
@@ -71,7 +71,7 @@ def run(
     board = leaderboard(records.values(), places(cells))
     labels = [cell.label() for cell in measured_cells(cells) if cell.skip is None]
     comparison = None if baseline is None else compare(records.values(), baseline, labels)
-    judged = judge(records.values(), [{**cell.axes(), "skip": cell.skip} for cell in cells])
+    judged = judge(records.values(), axes_of(cells))
     if json:
         found = {
             "leaderboard": board.to_json(),

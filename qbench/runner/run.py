@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,7 @@ def run(
 
     coming = {one.cell_id for one in todo.todo}
     fp = {(one.cell.model, one.cell.seed): one.cell_id for one in todo.todo if one.cell.is_fp}
-    waiting = list(todo.todo)
+    queue, held = deque(todo.todo), list[PlannedCell]()
 
     def gates(one: PlannedCell) -> list[str]:
         """Return the cells of this plan that must be there first."""
@@ -120,13 +121,24 @@ def run(
         first = [] if row is None or one.cell.is_fp else [row]
         return first + [point for point in one.points.values() if point in coming or point in records]
 
+    def first_open() -> PlannedCell | None:
+        """Take the first cell whose gates are all there; those before it are held, and asked first the next time."""
+        for place, one in enumerate(held):
+            if all(gate in records for gate in gates(one)):
+                return held.pop(place)
+        while queue:
+            one = queue.popleft()
+            if all(gate in records for gate in gates(one)):
+                return one
+            held.append(one)
+        return None
+
     def ready() -> Iterator[PlannedCell | None]:
-        while waiting:
-            place = next((i for i, one in enumerate(waiting) if all(gate in records for gate in gates(one))), None)
-            if place is None:
+        while queue or held:
+            one = first_open()
+            if one is None:
                 yield None
                 continue
-            one = waiting.pop(place)
             shut = next((records[gate] for gate in gates(one) if not records[gate].clean), None)
             if shut is None:
                 yield one

@@ -58,9 +58,14 @@ def measured_cells(cells: Iterable[Cell]) -> list[Cell]:
     return [cell for cell in cells if not cell.is_probe]
 
 
+def axes_of(cells: Iterable[Cell]) -> list[dict[str, str | int | None]]:
+    """Return the axes of cells, and under ``skip`` why one is left out, in their order."""
+    return [{**cell.axes(), "skip": cell.skip} for cell in cells]
+
+
 def places(cells: Iterable[Cell]) -> list[dict[str, str | int | None]]:
-    """Return the axes of those cells, and under ``skip`` why one is left out, in the order of the leaderboard."""
-    return [{**cell.axes(), "skip": cell.skip} for cell in measured_cells(cells)]
+    """Return the axes of those that have a place in the leaderboard, as `axes_of` does."""
+    return axes_of(measured_cells(cells))
 
 
 def filter_cells(cells: list[Cell], only: str) -> list[Cell]:
