@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
 from pathlib import Path
+
+from qbench.errors import UnwritableError
+
+_CURES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EFBIG: "allow larger files there",
+    errno.EROFS: "write somewhere else, or make it writable",
+    errno.EACCES: "write somewhere else, or make it writable",
+    errno.EPERM: "write somewhere else, or make it writable",
+    errno.ENOTDIR: "a file is where a folder should be: move it away",
+    errno.EEXIST: "a file is where a folder should be: move it away",
+}
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -17,7 +31,26 @@ def write_bytes(path: Path, data: bytes) -> None:
         The file to make or replace; its folder is made when missing.
     data : bytes
         The whole content.
+
+    Raises
+    ------
+    UnwritableError
+        The disk is full, the folder is read-only, or the like; the message says what to do. `path` is as it was.
     """
+    try:
+        _write(path, data)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> UnwritableError:
+    """Return the error to raise where `path` cannot be written: the file, what happened, what to do."""
+    cure = _CURES.get(error.errno or 0)
+    said = error.strerror or str(error) or type(error).__name__
+    return UnwritableError(f"cannot write {path}: {said}" + (f" ({cure})" if cure else ""))
+
+
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:

@@ -7,6 +7,7 @@
     ├── UnknownNameError        a name no registry knows: carries the nearest known names
     ├── AssetError              a data or model file is missing or is not what was pinned
     ├── StoreError              a stored file cannot be read, or would be overwritten
+    │   └── UnwritableError     a file cannot be written: no room, or no right to
     └── CellError               a cell cannot be executed as asked
         └── DivergedError       a loss or a weight became NaN or infinite
 """
@@ -55,6 +56,10 @@ class AssetError(QBenchError):
 
 class StoreError(QBenchError):
     """A stored file that cannot be read or must not be overwritten."""
+
+
+class UnwritableError(StoreError):
+    """A file that cannot be written, because of the disk or of rights: no fault of what wanted to write it."""
 
 
 class CellError(QBenchError):

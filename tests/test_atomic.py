@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from qbench.atomic import sha256_file, write_bytes, write_text
+from qbench.errors import UnwritableError
 
 WRITER = """
 import itertools, pathlib, sys
@@ -63,18 +65,41 @@ def test_a_writer_killed_at_any_step_leaves_the_old_file(tmp_path: Path, step: s
     assert [other.suffix for other in tmp_path.iterdir() if other != path] == [".tmp"]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["fdopen", "fsync", "chmod", "replace"])
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "No space left on device (make room there)"),
+        (errno.EDQUOT, "Disk quota exceeded (make room there)"),
+        (errno.EROFS, "Read-only file system (write somewhere else, or make it writable)"),
+        (errno.EACCES, "Permission denied (write somewhere else, or make it writable)"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int, said: str
+) -> None:
     path = tmp_path / "record.json"
     write_text(path, "old")
 
-    def full(*_: object) -> None:
-        raise OSError("no space left on device")
+    def full(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(UnwritableError) as caught:
         write_text(path, "new")
+    monkeypatch.undo()
+    assert str(caught.value) == f"cannot write {path}: {said}"
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_where_a_folder_should_be_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "records").write_text("mine")
+    for path in (tmp_path / "records" / "a.json", tmp_path / "records" / "sub" / "a.json"):
+        with pytest.raises(UnwritableError, match=r"cannot write .*a\.json: .* \(a file is where a folder should be"):
+            write_text(path, "new")
+    assert (tmp_path / "records").read_text() == "mine"
 
 
 def test_a_written_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:

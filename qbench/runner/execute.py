@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from qbench import atomic
-from qbench.errors import CellError, DivergedError, QBenchError
+from qbench.errors import CellError, DivergedError, QBenchError, UnwritableError
 from qbench.methods.base import Deployment, Method
 from qbench.methods.batch_norm import batch_norms, estimable, recalibrate
 from qbench.methods.fine_tune import FineTuning
@@ -58,6 +58,11 @@ def execute(
         Where the packed weights go.
     points : mapping of str to Path, optional
         Where those are that a probe reads, by the label of the method.
+
+    Raises
+    ------
+    UnwritableError
+        The disk is full, say: no fault of the cell, which must not be recorded as failed.
     """
     record = Record(
         cell_id=planned.cell_id,
@@ -78,12 +83,15 @@ def execute(
             _measure_probe(planned.cell, session, record, points or {})
         else:
             _measure_quantized(planned.cell, session, record, weights_path)
+    except UnwritableError:
+        raise
     except DivergedError as error:
         record.status, record.reason = "diverged", str(error)
     except QBenchError as error:
         record.status, record.reason = "failed", str(error)
     except (Exception, SystemExit) as error:  # a bug in a method or a plugin costs its cell, not the run
-        record.status, record.reason = "failed", f"{type(error).__name__}: {error}".split("\n")[0]
+        shortage = machine.memory_shortage(error)
+        record.status, record.reason = "failed", shortage or f"{type(error).__name__}: {error}".split("\n")[0]
         record.facts["traceback"] = traceback.format_exc()
     record.cost.peak_memory_bytes = machine.peak_memory(session.device)
     record.ended = _now()

@@ -18,6 +18,8 @@ import qbench
 from qbench.errors import QBenchError
 from qbench.runner.local import ALLOCATOR, check_device
 
+_SHORTAGE_WORDS = ("std::bad_alloc", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+
 
 def settle(threads: int) -> None:
     """Make the numbers of this process repeatable, whatever ran in it before.
@@ -69,6 +71,22 @@ def _trim_heap() -> None:
             ctypes.CDLL(None).malloc_trim(0)
         except AttributeError:
             pass  # another C library than glibc
+
+
+def memory_shortage(error: BaseException) -> str | None:
+    """Return in one line that memory ran out, where that is what an error says; otherwise None.
+
+    The allocators have no exception in common: Python and NumPy raise a MemoryError, torch on a GPU an error of its
+    own, and torch on a CPU, cuBLAS and the C++ library a RuntimeError that is known by its text alone.
+    """
+    first = str(error).partition("\n")[0]
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in first:
+        first = first.rpartition("DefaultCPUAllocator: ")[2]  # before it stands a line of torch's source
+    elif not isinstance(error, MemoryError | torch.OutOfMemoryError) and not (
+        isinstance(error, RuntimeError) and any(word in first for word in _SHORTAGE_WORDS)
+    ):
+        return None
+    return f"out of memory: {first or type(error).__name__}"
 
 
 def peak_memory(device: str) -> int:

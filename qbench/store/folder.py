@@ -120,6 +120,18 @@ class RunFolder:
             yield
 
 
+def repeat_folders(run_path: Path) -> list[Path]:
+    """Return the folders of a run's repeats, in order: its cells again under other arithmetic (``qbench repeat``).
+
+    Parameters
+    ----------
+    run_path : Path
+        The folder of a run. Each repeat is ``repeats/<number>`` in it, laid out as a `RunFolder`.
+    """
+    found = (run_path / "repeats").glob("*")
+    return sorted((path for path in found if path.name.isdecimal() and path.is_dir()), key=lambda path: int(path.name))
+
+
 def _read(path: Path) -> Record:
     try:
         record = parse_record(path.read_text(encoding="utf-8"))

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from qbench.suite.cell import cell_label
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-Status = Literal["ok", "failed", "diverged", "skipped"]
+Status = Literal["ok", "failed", "diverged", "timeout", "skipped"]
 
 
 class LayerRow(BaseModel):
@@ -115,7 +115,7 @@ class Record(BaseModel):
     suite : str
         The suite that ran it.
     status : str
-        ``ok``, ``failed``, ``diverged`` or ``skipped``.
+        ``ok``, ``failed``, ``diverged``, ``timeout`` (not done in the time it was given) or ``skipped``.
     reason : str or None
         Why the status is not ``ok``, in one line.
     metrics : dict of str to float

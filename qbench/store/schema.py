@@ -14,7 +14,12 @@ from qbench.store.record import SCHEMA_VERSION, Record
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
-MIGRATIONS: dict[int, Migration] = {}
+
+def _from_1(data: dict[str, Any]) -> dict[str, Any]:
+    return data  # version 2 allows the status ``timeout``; all that was there has stayed as it was
+
+
+MIGRATIONS: dict[int, Migration] = {1: _from_1}
 """From a version to the function that makes the next one of it. An old file must load for ever."""
 
 _UNTYPED = ("key", "facts", "environment")

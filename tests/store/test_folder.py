@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qbench.errors import StoreError
-from qbench.store.folder import RunFolder
+from qbench.store.folder import RunFolder, repeat_folders
 from qbench.store.newest import newest
 from qbench.store.record import SCHEMA_VERSION, Record
 from qbench.store.schema import dump_record
@@ -52,6 +52,17 @@ def test_what_is_written_is_read(folder: RunFolder, make_record: MakeRecord) -> 
     assert folder.read(first.cell_id) == first
     assert folder.read_all() == {first.cell_id: first, second.cell_id: second}
     assert folder.weights_path("ab").name == "ab.safetensors"
+
+
+def test_repeats_are_found_in_their_order(folder: RunFolder, make_record: MakeRecord) -> None:
+    assert repeat_folders(folder.path) == []
+    for number in (10, 2, 1):
+        RunFolder(folder.path / "repeats" / str(number)).write(make_record())
+    (folder.path / "repeats" / "notes.txt").write_text("mine")
+    (folder.path / "repeats" / "3").write_text("no folder")
+    assert [path.name for path in repeat_folders(folder.path)] == ["1", "2", "10"]
+    assert all(RunFolder(path).read_all() for path in repeat_folders(folder.path))
+    assert folder.read_all() == {}  # they are not the run's own
 
 
 def test_nothing_there_is_no_error(folder: RunFolder) -> None:

@@ -82,6 +82,13 @@ def test_there_is_a_historic_record_of_every_version() -> None:
     assert versions == list(range(1, SCHEMA_VERSION + 1))
 
 
+def test_a_cell_that_ran_out_of_time_survives_json(make_record: MakeRecord) -> None:
+    record = make_record(status="timeout", reason="not done after 2 s (--timeout)", metrics={}, layers=[])
+    again = parse_record(dump_record(record))
+    assert again == record and again.schema_version == 2
+    assert not again.clean and again.loss is None
+
+
 def test_old_versions_pass_through_every_migration(make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     def rename_name(data: dict[str, Any]) -> dict[str, Any]:
         return {("suite" if key == "name" else key): value for key, value in data.items()}
