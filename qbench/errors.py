@@ -18,6 +18,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+_LONGEST_NAME, _LONGEST_LIST, _MOST_COMPARED = 60, 300, 2000
+
 
 class QBenchError(Exception):
     """Base of every error that a user can mend."""
@@ -47,7 +49,9 @@ class UnknownNameError(QBenchError):
 
     def __init__(self, kind: str, name: object, allowed: Iterable[str]) -> None:
         self.kind, self.name, self.allowed = kind, name, sorted(allowed)
-        super().__init__(f"unknown {kind} {name!r}{nearest(str(name), self.allowed)}")
+        given = repr(name)
+        given = given if len(given) <= _LONGEST_NAME else f"{given[: _LONGEST_NAME - 3]}..."
+        super().__init__(f"unknown {kind} {given}{nearest(str(name), self.allowed)}")
 
 
 class AssetError(QBenchError):
@@ -71,7 +75,7 @@ class DivergedError(CellError):
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
-    """Return the tail of an error message: the nearest allowed name, then all allowed names.
+    """Return the tail of an error message: the nearest allowed name, then the allowed names, of many the first ones.
 
     Examples
     --------
@@ -79,6 +83,13 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     ": did you mean 'gptq'? (allowed: gptq, rtn)"
     """
     names = sorted(allowed)
-    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    # What is far longer than a name is no misspelling of one, and comparing takes its time.
+    compared = names if len(given) <= _LONGEST_NAME and len(names) <= _MOST_COMPARED else []
+    close = difflib.get_close_matches(given, compared, n=1, cutoff=0.5)
     hint = f": did you mean {close[0]!r}?" if close else ""
-    return f"{hint} (allowed: {', '.join(names) or 'none'})"
+    listed, length = 0, 0
+    while listed < len(names) and (length := length + len(names[listed]) + 2) <= _LONGEST_LIST:
+        listed += 1
+    rest = len(names) - listed
+    more = f" and {rest} others" if listed and rest else f"one of {rest} longer names" if rest else ""
+    return f"{hint} (allowed: {', '.join(names[:listed]) or ('' if names else 'none')}{more})"

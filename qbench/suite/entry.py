@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from qbench.errors import QBenchError, UnknownNameError
 from qbench.registry import Registry
 from qbench.spec import Spec
+from qbench.suite.limits import MAX_LABEL
 from qbench.suite.paths import resolve_inside
 from qbench.suite.problems import explain, problems, shown
 from qbench.suite.source import Source, YamlPath
@@ -69,7 +70,7 @@ def _with_preset(options: dict[str, Any], source: Source | None) -> dict[str, An
         raise problems([(str(UnknownNameError("preset", name, presets)), ("preset",))])
     preset = presets[name] if isinstance(presets[name], dict) else {}
     if "preset" in preset:
-        raise problems([(f"the preset {name!r} names a preset (allowed: options)", ("preset",))])
+        raise problems([(f"the preset {shown(name)} names a preset (allowed: options)", ("preset",))])
     return {**preset, **{key: value for key, value in options.items() if key != "preset"}}
 
 
@@ -102,9 +103,12 @@ def _construct(spec_class: type[Spec], options: dict[str, Any]) -> Spec:
     if wrong:
         raise problems([(f"given {shown(options[key])} (allowed: a number)", (key,)) for key in wrong])
     try:
-        spec.label(), spec.control()
+        label, _ = spec.label(), spec.control()
     except Exception as error:  # everything that follows asks for it
         raise problems([(_broken(options["name"], error), ())]) from None
+    if len(label) > MAX_LABEL:
+        said = f"the name with its options is {len(label)} characters long (allowed: at most {MAX_LABEL})"
+        raise problems([(said, ())])
     return spec
 
 
@@ -120,4 +124,5 @@ def _check_hashable(spec: Spec) -> None:
 
 
 def _broken(name: str, error: Exception) -> str:
-    return f"{name} cannot be made: {type(error).__name__}: {' '.join(str(error).split())}"
+    said = " ".join(str(error).split())
+    return f"{name} cannot be made: {type(error).__name__}: {said if len(said) <= 200 else f'{said[:197]}...'}"

@@ -9,9 +9,11 @@ from qbench.errors import QBenchError, UnknownNameError, nearest
 from qbench.suite.bounds import seed_range
 from qbench.suite.cell import Cell
 from qbench.suite.exclude import exclusion_reasons
+from qbench.suite.limits import MAX_CALL, MAX_CELLS, MAX_POINTS, count_cells
 from qbench.suite.match import Place, cell_names, known_names, matches
 from qbench.suite.metrics import measured_by
 from qbench.suite.points import with_points
+from qbench.suite.problems import shown
 from qbench.suite.schema import Block, Suite
 
 _AXES = ("model", "quantizer", "bits", "method", "seed")
@@ -37,10 +39,11 @@ def enumerate_cells(suite: Suite, seeds: int | None = None) -> list[Cell]:
     Raises
     ------
     SuiteError
-        Two blocks give the same cell, or an exclusion means no cell.
+        Two blocks give the same cell, an exclusion means no cell, or there are more cells than a suite can have.
     QBenchError
         `seeds` is not a number of seeds.
     """
+    _check_size(suite, seeds)
     cells = _all_cells(suite, seeds)
     _check_points(suite, cells.values())
     reasons = exclusion_reasons(suite, cells, seeds_replaced=seeds is not None)
@@ -49,6 +52,8 @@ def enumerate_cells(suite: Suite, seeds: int | None = None) -> list[Cell]:
         for place in sorted(cells, key=_order(suite))
     ]
     ordered = with_points(ordered)
+    if sum(len(cell.points) for cell in ordered) > MAX_POINTS:
+        raise suite.error(("matrix",), f"probes read more than {MAX_POINTS} cells' weights (allowed: {MAX_POINTS})")
     wanted = _controls_of(cell for cell in ordered if cell.skip is None)
     return [cell for cell in ordered if not cell.is_control or cell.skip or _control_place(cell) in wanted]
 
@@ -90,12 +95,12 @@ def filter_cells(cells: list[Cell], only: str) -> list[Cell]:
     named = [(cell, cell_names(cell)) for cell in cells]
     for axis, values in wanted.items():
         known = known_names((names for _, names in named), axis)
-        for value in values:
+        for value in sorted(values):
             if value not in known:
                 raise UnknownNameError(axis, value, known)
     matching = [cell for cell, names in named if matches(names, wanted)]
     if not matching:
-        raise QBenchError(f"no cell matches {only!r}")
+        raise QBenchError(f"no cell matches {shown(only)}")
     rows = {(cell.model.label(), cell.seed) for cell in matching}
     controls = _controls_of(cell for cell in matching if cell.skip is None)
     points = {point.label(): point for cell in matching for point in cell.points}
@@ -110,11 +115,22 @@ def filter_cells(cells: list[Cell], only: str) -> list[Cell]:
     ]
 
 
-def _all_cells(suite: Suite, seeds: int | None) -> dict[Place, Cell]:
+def _check_size(suite: Suite, seeds: int | None) -> None:
+    """Count before anything is made: a short file can ask for more cells than memory holds."""
+    count = count_cells(suite, seeds if seeds is None else len(_replaced(seeds)))
+    if count > MAX_CELLS:
+        raise suite.error(("matrix",), f"up to {count} cells (allowed: at most {MAX_CELLS}; split the suite)")
+
+
+def _replaced(seeds: int) -> tuple[int, ...]:
     try:
-        replaced = None if seeds is None else seed_range(seeds)
+        return seed_range(seeds)
     except ValueError as error:
         raise QBenchError(f"seeds: {error}") from None
+
+
+def _all_cells(suite: Suite, seeds: int | None) -> dict[Place, Cell]:
+    replaced = None if seeds is None else _replaced(seeds)
     cells: dict[Place, Cell] = {}
     for index, block in enumerate(suite.matrix):
         for cell in _block_cells(block, suite.metrics, replaced or block.seeds):
@@ -202,7 +218,7 @@ def _impossible(cell: Cell) -> str | None:
             asked = cell.quantizer
             reason = cell.quantizer.refuses(cell.bits) or procedure.refuses_grid(cell.quantizer) or _of_inputs(cell)
     except Exception as error:  # a plugin's own answer; the other cells have theirs
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split())[:200]
         return f"{asked.name} or {procedure.name} cannot say whether it fits: {type(error).__name__}: {said}"
     return reason
 
@@ -227,7 +243,7 @@ def _check_points(suite: Suite, cells: Iterable[Cell]) -> None:
             for position, name in enumerate(asked):
                 if name not in known:
                     path = ("matrix", block, "probes", place, "points", position)
-                    raise suite.error(path, f"{name!r} is no method of the suite{nearest(name, known)}")
+                    raise suite.error(path, f"{shown(name)} is no method of the suite{nearest(name, known)}")
 
 
 def _without_weights(cell: Cell) -> str | None:
@@ -244,15 +260,19 @@ def _without_weights(cell: Cell) -> str | None:
 
 
 def _parse_only(only: str) -> dict[str, set[str]]:
+    if len(only) > MAX_CALL:
+        raise QBenchError(f"--only has {len(only)} characters (allowed: at most {MAX_CALL})")
     wanted: dict[str, set[str]] = {}
     for part in _split(only, ","):
         axis, equals, values = (piece.strip() for piece in part.partition("="))
         if not equals:
-            raise QBenchError(f"cannot read {part.strip()!r} in {only!r} (allowed: axis=value|value,axis=value)")
+            raise QBenchError(
+                f"cannot read {shown(part.strip())} in {shown(only)} (allowed: axis=value|value,axis=value)"
+            )
         if axis not in _AXES:
             raise UnknownNameError("axis", axis, _AXES)
         if axis in wanted:
-            raise QBenchError(f"the axis {axis!r} is given twice in {only!r} (allowed: {axis}=value|value)")
+            raise QBenchError(f"the axis {axis!r} is given twice in {shown(only)} (allowed: {axis}=value|value)")
         wanted[axis] = {value.strip() for value in _split(values, "|")}
     return wanted
 

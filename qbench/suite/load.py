@@ -12,6 +12,7 @@ import qbench
 from qbench import registry
 from qbench.errors import QBenchError, SuiteError, UnknownNameError
 from qbench.suite import plugins
+from qbench.suite.limits import MAX_ENTRIES
 from qbench.suite.problems import explain
 from qbench.suite.schema import Suite
 from qbench.suite.source import Source, YamlPath, read_source
@@ -79,9 +80,11 @@ def load_suite(name_or_path: str) -> Suite:
 def _load_plugins(source: Source) -> list[plugins.Plugin]:
     given, loaded = source.data.get("plugins"), []
     names: list[registry.Registered] = []
-    # What is no list of texts is told of with all else that is wrong in the file.
-    for index, text in enumerate(given if isinstance(given, list) else []):
-        if isinstance(text, str) and text not in given[:index]:  # type: ignore[index]
+    seen = set()
+    # What is no list of texts, or too long a one, is told of with all else that is wrong in the file.
+    for index, text in enumerate(given if isinstance(given, list) and len(given) <= MAX_ENTRIES else []):
+        if isinstance(text, str) and text not in seen:
+            seen.add(text)
             try:
                 plugin = plugins.find(text, source.file.parent)
                 plugin.load(names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from qbench.errors import SuiteError
+from qbench.suite.limits import MAX_PATH
 
 
 def resolve_inside(folder: Path, given: str) -> Path:
@@ -24,15 +25,21 @@ def resolve_inside(folder: Path, given: str) -> Path:
     """
     if not given.strip():
         raise SuiteError("the path is empty (allowed: a path inside the suite's folder)")
+    if len(given) > MAX_PATH:
+        raise SuiteError(f"a path of {len(given)} characters (allowed: at most {MAX_PATH})")
+    shown = repr(given) if len(given) <= 60 else f"{given[:57]!r}..."
     # A suite is shared between systems: what is absolute on one of them is refused on all.
     windows = PureWindowsPath(given)
     if PurePosixPath(given).is_absolute() or windows.drive or windows.root:
-        raise SuiteError(f"the path {given!r} is absolute (allowed: a path inside the suite's folder)")
+        raise SuiteError(f"the path {shown} is absolute (allowed: a path inside the suite's folder)")
     try:
         root = folder.resolve()
         path = (root / given).resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise SuiteError(f"the path {given!r} cannot be followed: {error}") from None
+        path.exists()  # a name may be too long for any file
+    except OSError as error:
+        raise SuiteError(f"the path {shown} cannot be followed: {error.strerror}") from None
+    except (RuntimeError, ValueError) as error:
+        raise SuiteError(f"the path {shown} cannot be followed: {' '.join(str(error).split()):.200}") from None
     if not path.is_relative_to(root):
-        raise SuiteError(f"the path {given!r} leaves the suite's folder (allowed: a path inside it)")
+        raise SuiteError(f"the path {shown} leaves the suite's folder (allowed: a path inside it)")
     return path

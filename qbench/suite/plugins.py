@@ -25,7 +25,9 @@ from types import ModuleType
 from qbench import registry
 from qbench.errors import QBenchError
 from qbench.registry import LOCAL, Registered, scope
+from qbench.suite.limits import MAX_KEY
 from qbench.suite.paths import resolve_inside
+from qbench.suite.problems import shown
 
 _ALLOWED = "a .py file or a package folder in the suite's folder, or the dotted name of an installed package"
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -173,11 +175,21 @@ def find(given: str, folder: Path) -> Plugin:
     QBenchError
         The path leaves the folder or leads to nothing, or the text is neither.
     """
-    if given.endswith(".py") or {"/", "\\"} & set(given) or (folder / given).is_dir():
-        return find_file(resolve_inside(folder, given), given)
-    if not _DOTTED.fullmatch(given):
-        raise QBenchError(f"{given!r} is no plugin (allowed: {_ALLOWED})")
+    if given.endswith(".py") or {"/", "\\"} & set(given) or _is_folder(folder / given):
+        short = given if len(given) <= MAX_KEY and given.isprintable() else shown(given)
+        return find_file(resolve_inside(folder, given), short)
+    if len(given) > MAX_KEY or not _DOTTED.fullmatch(given):
+        raise QBenchError(f"{shown(given)} is no plugin (allowed: {_ALLOWED})")
+    if given.partition(".")[0] in sys.stdlib_module_names:
+        raise QBenchError(f"{given} is a module of Python itself (allowed: {_ALLOWED})")
     return Plugin(given, given, None)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def find_file(path: Path, given: str | None = None) -> Plugin:

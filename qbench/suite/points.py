@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from qbench.suite.cell import Cell
-from qbench.suite.match import cell_names
+
+Beside = tuple[dict[str, Cell], dict[str, list[Cell]]]
+"""Cells of one model, grid and seed: by their method's full label, and by its name in the registry."""
 
 
 def with_points(cells: Sequence[Cell]) -> list[Cell]:
@@ -20,11 +22,15 @@ def with_points(cells: Sequence[Cell]) -> list[Cell]:
     cells : sequence of Cell
         Every cell of a suite.
     """
-    beside: dict[tuple[object, ...], list[Cell]] = {}
+    if not any(cell.is_probe for cell in cells):
+        return list(cells)
+    beside: dict[tuple[object, ...], Beside] = {}
     for cell in cells:
         if cell.method is not None and cell.quantizer is not None:
-            beside.setdefault(_place(cell), []).append(cell)
-    return [_found(cell, beside.get(_place(cell), [])) if cell.is_probe else cell for cell in cells]
+            by_label, by_name = beside.setdefault(_place(cell), ({}, {}))
+            by_label[cell.method.label()] = cell
+            by_name.setdefault(cell.method.name, []).append(cell)
+    return [_found(cell, beside.get(_place(cell), ({}, {}))) if cell.is_probe else cell for cell in cells]
 
 
 def _place(cell: Cell) -> tuple[object, ...]:
@@ -32,19 +38,19 @@ def _place(cell: Cell) -> tuple[object, ...]:
     return tuple(axes[axis] for axis in ("model", "quantizer", "bits", "seed"))
 
 
-def _found(cell: Cell, beside: Sequence[Cell]) -> Cell:
+def _found(cell: Cell, beside: Beside) -> Cell:
     if cell.skip is not None:
         return cell
     asked: tuple[str, ...] = getattr(cell.probe, "points", ())
-    points: dict[str, Cell] = {}
-    for name in asked:
+    points: dict[int, Cell] = {}
+    by_label, by_name = beside
+    for name in dict.fromkeys(asked):
         # A full label means that cell alone: `rtn` is rounding as it is, where there is also `rtn[bn=fold]`.
-        own = [one for one in beside if one.axes()["method"] == name]
-        own = own or [one for one in beside if name in cell_names(one)["method"]]
+        own = [by_label[name]] if name in by_label else by_name.get(name, [])
         if not own:
             return replace(cell, skip=f"it reads the weights of {name}, which the suite has no cell of beside it")
         running = [one for one in own if one.skip is None]
         if not running:
             return replace(cell, skip=f"it reads the weights of {name}, which is skipped: {own[0].skip}")
-        points |= {one.label(): one for one in running}
+        points |= {id(one): one for one in running}
     return replace(cell, points=tuple(points.values()))

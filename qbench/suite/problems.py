@@ -68,14 +68,18 @@ def explain(error: ValidationError, model: type[BaseModel], owner: str = "") -> 
         Each text with the place it speaks of.
     """
     found = error.errors(include_url=False)
-    return [_explain(details, model, owner) for details in found if not _is_echo(details, found)]
+    around = {details["loc"][:depth] for details in found for depth in range(len(details["loc"]))}
+    return [_explain(details, model, owner) for details in found if not _is_echo(details, around)]
 
 
 def shown(value: object) -> str:
     """Return a value as its author would know it again, in at most 60 characters."""
     if value is None:
         return "nothing"
-    text = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, date) else repr(value)
+    try:
+        text = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, date) else repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = "a number too long to show"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -89,7 +93,8 @@ def _explain(details: ErrorDetails, model: type[BaseModel], owner: str) -> tuple
         within = ".".join([owner, *map(str, loc[:-1])]) if owner else ""
         return _unknown_key(str(loc[-1]), _keys(model, loc[:-1]), within), loc
     if kind == "literal_error":
-        return f"given {shown(given)}{nearest(str(given), _quoted(context['expected']))}", loc
+        text = given if isinstance(given, str) else shown(given)
+        return f"given {shown(given)}{nearest(text, _quoted(context['expected']))}", loc
     if kind in ("value_error", "assertion_error"):
         return " ".join(str(context["error"]).split()), loc
     if kind in _ALLOWED:
@@ -97,18 +102,17 @@ def _explain(details: ErrorDetails, model: type[BaseModel], owner: str) -> tuple
     return f"given {shown(given)}: {' '.join(details['msg'].split())}", loc
 
 
-def _is_echo(details: ErrorDetails, found: list[ErrorDetails]) -> bool:
+def _is_echo(details: ErrorDetails, around: set[YamlPath]) -> bool:
     # pydantic does not count items that are wrong, and then calls the list too short as well.
     if details["type"] == "default_factory_not_called":  # what it is made from is wrong, and that is told
         return True
-    loc = details["loc"]
-    return details["type"] == "too_short" and any(other["loc"][: len(loc)] == loc != other["loc"] for other in found)
+    return details["type"] == "too_short" and details["loc"] in around
 
 
 def _unknown_key(key: str, allowed: list[str], owner: str) -> str:
     if owner:
-        return f"unknown option {key!r} of {owner}{nearest(key, (name for name in allowed if name != 'name'))}"
-    return f"unknown key {key!r}{nearest(key, allowed)}"
+        return f"unknown option {shown(key)} of {owner}{nearest(key, (name for name in allowed if name != 'name'))}"
+    return f"unknown key {shown(key)}{nearest(key, allowed)}"
 
 
 def _quoted(text: str) -> list[str]:

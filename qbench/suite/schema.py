@@ -25,6 +25,7 @@ from qbench.errors import SuiteError
 from qbench.spec import Spec
 from qbench.suite.bounds import parse_bits, parse_seed, parse_seeds
 from qbench.suite.entry import resolve_entry
+from qbench.suite.limits import MAX_ENTRIES, MAX_EXCLUSIONS, MAX_NAME
 from qbench.suite.metrics import Metric, all_measured, check_measured
 from qbench.suite.problems import problems, shown
 from qbench.suite.source import Source, YamlPath, show_path
@@ -34,9 +35,23 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+def _at_most(most: int) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if isinstance(value, list) and len(value) > most:
+            raise problems([(f"{len(value)} entries (allowed: at most {most})", ())])
+        return value
+
+    return BeforeValidator(check)
+
+
 def _check_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     labels = [value.label() if isinstance(value, Spec) else str(value) for value in values]
-    twice = [(f"{label!r} is listed twice", (index,)) for index, label in enumerate(labels) if label in labels[:index]]
+    first: dict[str, int] = {}
+    for index, label in enumerate(labels):
+        first.setdefault(label, index)
+    twice = [
+        (f"{shown(label)} is listed twice", (index,)) for index, label in enumerate(labels) if first[label] < index
+    ]
     if twice:
         raise problems(twice)
     return values
@@ -59,6 +74,7 @@ _Seed = Annotated[int, BeforeValidator(parse_seed)]
 _NOT_EMPTY = Field(min_length=1)
 _DISTINCT = AfterValidator(_check_distinct)
 _ONE_OR_MORE = BeforeValidator(_as_list)
+_FEW = _at_most(MAX_ENTRIES)
 
 
 class _Part(BaseModel):
@@ -84,12 +100,12 @@ class Block(_Part):
         geometrically, and evenly in the last fifth of the steps.
     """
 
-    models: Annotated[tuple[_Model, ...], _NOT_EMPTY, _DISTINCT]
-    quantizers: Annotated[tuple[_Quantizer, ...], _NOT_EMPTY, _DISTINCT]
-    bits: Annotated[tuple[_Bits, ...], _NOT_EMPTY, _DISTINCT]
-    probes: Annotated[tuple[_Probe, ...], _NOT_EMPTY, _DISTINCT] = ()
-    methods: Annotated[tuple[_Method, ...], _DISTINCT] = Field(default=(), validate_default=True)
-    seeds: Annotated[tuple[_Seed, ...], _NOT_EMPTY, _DISTINCT, BeforeValidator(parse_seeds)] = (0,)
+    models: Annotated[tuple[_Model, ...], _NOT_EMPTY, _DISTINCT, _FEW]
+    quantizers: Annotated[tuple[_Quantizer, ...], _NOT_EMPTY, _DISTINCT, _FEW]
+    bits: Annotated[tuple[_Bits, ...], _NOT_EMPTY, _DISTINCT, _FEW]
+    probes: Annotated[tuple[_Probe, ...], _NOT_EMPTY, _DISTINCT, _FEW] = ()
+    methods: Annotated[tuple[_Method, ...], _DISTINCT, _FEW] = Field(default=(), validate_default=True)
+    seeds: Annotated[tuple[_Seed, ...], _NOT_EMPTY, _DISTINCT, BeforeValidator(parse_seeds), _FEW] = (0,)
     trajectory: Annotated[int, Field(ge=0, le=100_000)] = 0
 
     @field_validator("methods")
@@ -111,11 +127,11 @@ class When(_Part):
         Values of these axes.
     """
 
-    models: Annotated[tuple[str, ...], _NOT_EMPTY, _ONE_OR_MORE] = ()
-    quantizers: Annotated[tuple[str, ...], _NOT_EMPTY, _ONE_OR_MORE] = ()
-    bits: Annotated[tuple[_Bits, ...], _NOT_EMPTY, _ONE_OR_MORE] = ()
-    methods: Annotated[tuple[str, ...], _NOT_EMPTY, _ONE_OR_MORE] = ()
-    seeds: Annotated[tuple[_Seed, ...], _NOT_EMPTY, _ONE_OR_MORE] = ()
+    models: Annotated[tuple[str, ...], _NOT_EMPTY, _ONE_OR_MORE, _FEW] = ()
+    quantizers: Annotated[tuple[str, ...], _NOT_EMPTY, _ONE_OR_MORE, _FEW] = ()
+    bits: Annotated[tuple[_Bits, ...], _NOT_EMPTY, _ONE_OR_MORE, _FEW] = ()
+    methods: Annotated[tuple[str, ...], _NOT_EMPTY, _ONE_OR_MORE, _FEW] = ()
+    seeds: Annotated[tuple[_Seed, ...], _NOT_EMPTY, _ONE_OR_MORE, _FEW] = ()
 
     @model_validator(mode="after")
     def _names_an_axis(self) -> When:
@@ -168,11 +184,11 @@ class Suite(_Part):
 
     name: Annotated[str, Field(min_length=1)]
     about: str = ""
-    plugins: Annotated[tuple[str, ...], _DISTINCT] = ()
+    plugins: Annotated[tuple[str, ...], _DISTINCT, _FEW] = ()
     presets: dict[str, dict[str, Any]] = {}
-    matrix: Annotated[tuple[Block, ...], _NOT_EMPTY, _ONE_OR_MORE]
-    exclude: tuple[Exclusion, ...] = ()
-    metrics: Annotated[tuple[Metric, ...], _NOT_EMPTY, _DISTINCT] = Field(
+    matrix: Annotated[tuple[Block, ...], _NOT_EMPTY, _ONE_OR_MORE, _FEW]
+    exclude: Annotated[tuple[Exclusion, ...], _at_most(MAX_EXCLUSIONS)] = ()
+    metrics: Annotated[tuple[Metric, ...], _NOT_EMPTY, _DISTINCT, _FEW] = Field(
         default_factory=lambda data: all_measured(_models_of(data))
     )
 
@@ -207,7 +223,9 @@ class Suite(_Part):
     @classmethod
     def _is_the_file_name(cls, name: str, info: ValidationInfo) -> str:
         if isinstance(info.context, Source) and name != info.context.file.stem:
-            raise ValueError(f"given {shown(name)} (allowed: the file's own name, {info.context.file.stem!r})")
+            raise ValueError(f"given {shown(name)} (allowed: the file's own name, {shown(info.context.file.stem)})")
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise ValueError(f"given {shown(name)} (allowed: at most {MAX_NAME} characters that can be printed)")
         return name
 
     @field_validator("metrics")

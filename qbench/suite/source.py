@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from qbench.errors import SuiteError
+from qbench.errors import QBenchError, SuiteError
+from qbench.suite.limits import MAX_BYTES, MAX_DEPTH, MAX_KEY, MAX_NUMBER, MAX_TEXT, MAX_VALUES
 
 YamlPath = tuple[str | int, ...]
 
-_MAP = "tag:yaml.org,2002:map"
-_SEQUENCE = "tag:yaml.org,2002:seq"
 _MERGE = "tag:yaml.org,2002:merge"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+# Half of a surrogate pair, control characters, and marks that show text in another order than it has: none can be
+# printed as it is. Lines and tabs can.
+_UNPRINTABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,19 @@ class Source:
 
 
 def show_path(path: YamlPath) -> str:
-    """Return a YAML path as text.
+    """Return a YAML path as text; the middle of a long one is left out.
 
     Examples
     --------
     >>> show_path(("matrix", 0, "methods", 2, "steps"))
     'matrix[0].methods[2].steps'
     """
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{_as_key(key)}" for key in path).removeprefix(".")
+    return text if len(text) <= 150 else f"{text[:80]}...{text[-60:]}"
+
+
+def _as_key(key: str) -> str:
+    return key if key.isprintable() else repr(key)
 
 
 def read_source(file: Path) -> Source:
@@ -69,57 +79,90 @@ def read_source(file: Path) -> Source:
     Raises
     ------
     SuiteError
-        The file cannot be read, is not UTF-8, is not YAML, holds no mapping, gives a key twice, or uses aliases, merge
-        keys or tags.
+        The file cannot be read, is not UTF-8, is not YAML, holds no mapping, gives a key twice, uses aliases, merge
+        keys or tags, or is larger, deeper or longer in a text than `qbench.suite.limits` allows.
     """
     text = _read_text(file)
+    lines: dict[YamlPath, int] = {}
+    try:
+        data = _read(text, lines)
+    except _RefusedError as error:
+        raise SuiteError(str(error), file=file, line=error.line) from None
+    if not isinstance(data, dict):
+        raise SuiteError(f"the top is {data!r:.60} (allowed: a mapping)", file=file, line=lines.get(()))
+    return Source(file, data, lines)
+
+
+def read_value(text: str) -> Any:
+    """Return the value that YAML text of a command line means, by the rules of suite files.
+
+    Raises
+    ------
+    QBenchError
+        The text is no such value; the message says why, but not what was given.
+    """
+    if len(text) > MAX_TEXT:
+        raise QBenchError(f"{len(text)} characters (allowed: at most {MAX_TEXT})")
+    try:
+        return _read(text, {}) if text.strip() else None
+    except _RefusedError as error:
+        raise QBenchError(str(error)) from None
+
+
+def _read(text: str, lines: dict[YamlPath, int]) -> Any:
+    """Return what YAML text says, or raise `_RefusedError`; `lines` is filled."""
     try:
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
             if node is None:
-                raise SuiteError("the file is empty (allowed: a mapping)", file=file)
-            lines: dict[YamlPath, int] = {}
-            data = _construct(loader, node, (), lines)
+                raise _RefusedError("the file is empty (allowed: a mapping)")
+            return _construct(loader, node, (), lines)
         finally:
             loader.dispose()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        message = f"not valid YAML: character #x{error.character:04x} is not allowed"
-        raise SuiteError(message, file=file, line=line) from None
-    except _RefusedError as error:
-        raise SuiteError(str(error), file=file, line=error.line) from None
+        raise _RefusedError(f"not valid YAML: character #x{error.character:04x} is not allowed", line=line) from None
     except yaml.MarkedYAMLError as error:
-        raise SuiteError(f"not valid YAML: {_problem(error)}", file=file, line=_mark_line(error)) from None
-    except RecursionError:
-        raise SuiteError("not readable: values are nested too deeply", file=file) from None
-    if not isinstance(data, dict):
-        raise SuiteError(f"the top is {data!r:.60} (allowed: a mapping)", file=file, line=lines[()])
-    return Source(file, data, lines)
+        raise _RefusedError(f"not valid YAML: {_problem(error)}", line=_mark_line(error)) from None
+    except RecursionError:  # where the caller is deep already
+        raise _RefusedError("not readable: values are nested too deeply") from None
 
 
 class _RefusedError(Exception):
-    """Something that YAML allows and a suite does not."""
+    """Something that YAML allows and a suite does not, or that is no YAML."""
 
-    def __init__(self, message: str, node_or_event: yaml.Node | yaml.Event) -> None:
-        mark = node_or_event.start_mark
-        self.line = None if mark is None else mark.line + 1
+    def __init__(self, message: str, at: yaml.Node | yaml.Event | None = None, line: int | None = None) -> None:
+        mark = None if at is None else at.start_mark
+        self.line = line if mark is None else mark.line + 1
         super().__init__(message)
 
 
 class _Loader(yaml.SafeLoader):
+    values = depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         # An alias has two places in the file, and a few of them can expand to more than memory holds.
-        if self.check_event(yaml.AliasEvent):
-            event: yaml.AliasEvent = self.peek_event()  # type: ignore[no-untyped-call]
-            raise _RefusedError(f"the alias *{event.anchor} is not read (allowed: `presets`)", event)
-        return super().compose_node(parent, index)
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            raise _RefusedError(f"the alias *{event.anchor:.60} is not read (allowed: `presets`)", event)
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise _RefusedError(f"the tag {tag!r:.60} is not read (allowed: none)", event)
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise _RefusedError(f"more than {MAX_VALUES} keys and values (allowed: at most {MAX_VALUES})", event)
+        if self.depth >= MAX_DEPTH:
+            raise _RefusedError(f"values are nested more than {MAX_DEPTH} deep (allowed: at most {MAX_DEPTH})", event)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 def _construct(loader: _Loader, node: yaml.Node, path: YamlPath, lines: dict[YamlPath, int]) -> Any:
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
-        _check_tag(node, _MAP)
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = _construct_key(loader, key_node)
@@ -129,7 +172,6 @@ def _construct(loader: _Loader, node: yaml.Node, path: YamlPath, lines: dict[Yam
             mapping[key] = _construct(loader, value_node, (*path, key), lines)
         return mapping
     if isinstance(node, yaml.SequenceNode):
-        _check_tag(node, _SEQUENCE)
         return [_construct(loader, item, (*path, index), lines) for index, item in enumerate(node.value)]
     return _construct_scalar(loader, node)
 
@@ -141,26 +183,31 @@ def _construct_key(loader: _Loader, node: yaml.Node) -> str:
         raise _RefusedError("a key is a list or a mapping (allowed: text)", node)
     key = _construct_scalar(loader, node)
     if not isinstance(key, str):
-        raise _RefusedError(f"the key {node.value} is not text (allowed: text; put it in quotes)", node)
+        raise _RefusedError(f"the key {node.value:.60} is not text (allowed: text; put it in quotes)", node)
+    if len(key) > MAX_KEY:
+        raise _RefusedError(f"a key of {len(key)} characters (allowed: at most {MAX_KEY})", node)
     return key
 
 
 def _construct_scalar(loader: _Loader, node: yaml.Node) -> Any:
+    text: str = node.value
+    is_number = node.tag in _NUMBERS
+    if len(text) > (most := MAX_NUMBER if is_number else MAX_TEXT):
+        what = "number" if is_number else "text"
+        raise _RefusedError(f"a {what} of {len(text)} characters (allowed: at most {most})", node)
+    if wrong := _UNPRINTABLE.search(text):
+        raise _RefusedError(f"a text holds the character U+{ord(wrong[0]):04X}, which cannot be shown", node)
     try:
         return loader.construct_object(node, deep=True)
-    except ValueError as error:
-        raise _RefusedError(f"{node.value!r:.60} cannot be read: {error}", node) from None
-
-
-def _check_tag(node: yaml.Node, expected: str) -> None:
-    if node.tag != expected:
-        raise _RefusedError(f"the tag {node.tag!r} is not read (allowed: none)", node)
+    except (ValueError, OverflowError) as error:
+        raise _RefusedError(f"{text!r:.60} cannot be read: {error}", node) from None
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
     start = "" if error.context_mark is None else f" that starts on line {error.context_mark.line + 1}"
     context = "" if error.context is None else f"{error.context}{start}: "
-    return " ".join(f"{context}{error.problem}".split())
+    said = " ".join(f"{context}{error.problem}".split())
+    return said if len(said) <= 200 else f"{said[:197]}..."
 
 
 def _mark_line(error: yaml.MarkedYAMLError) -> int | None:
@@ -170,13 +217,21 @@ def _mark_line(error: yaml.MarkedYAMLError) -> int | None:
 
 def _read_text(file: Path) -> str:
     try:
-        raw = file.read_bytes()
+        mode = file.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise SuiteError("is a directory (allowed: a YAML file)", file=file)
+        if not stat.S_ISREG(mode):  # a pipe or a device may have no end
+            raise SuiteError("is no regular file (allowed: a YAML file)", file=file)
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise SuiteError("no such file", file=file) from None
-    except IsADirectoryError:
-        raise SuiteError("is a directory (allowed: a YAML file)", file=file) from None
     except OSError as error:
         raise SuiteError(f"cannot be read: {error.strerror}", file=file) from None
+    except ValueError as error:  # a name that no file can have
+        raise SuiteError(f"{str(file)!r:.60} cannot be read: {error}") from None
+    if len(raw) > MAX_BYTES:
+        raise SuiteError(f"is larger than {MAX_BYTES} bytes (allowed: at most so many)", file=file)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
