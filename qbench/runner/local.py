@@ -1,27 +1,23 @@
-"""The local executor: a pool of processes that share out the machine's cores."""
+"""The local executor: processes that share out the machine's cores."""
 
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 
-from qbench.errors import QBenchError
+from qbench.errors import QBenchError, UnwritableError
 from qbench.runner import worker
+from qbench.runner.crew import Crew
 from qbench.runner.identity import PlannedCell
-from qbench.store.record import Record
+from qbench.runner.process import Ending, WorkerProcess, worker_environment
+from qbench.store.record import Record, Status
+from qbench.store.schema import parse_record
 
 DEVICES = ("auto", "cpu", "cuda")
-# Without these, glibc gives every large temporary back to the system at once and pays for fresh pages at the next one.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
 
 
 @dataclass(frozen=True)
@@ -36,16 +32,25 @@ class LocalExecutor:
         ``auto``, ``cpu`` or ``cuda``.
     offline : bool
         Keep the libraries from asking a hub.
+    timeout : float or None
+        Seconds that a cell may take, loading its model and writing its weights included.
+    threads_each : int or None
+        Threads of each process, where they are not to be the cores shared out evenly.
+    environment : mapping of str to str
+        What the processes' environment gets besides.
     """
 
     jobs: int
     device: str = "auto"
     offline: bool = True
+    timeout: float | None = None
+    threads_each: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def threads(self) -> int:
-        """Threads of each process: the cores shared out evenly."""
-        return max(1, cores() // self.jobs)
+        """Threads of each process."""
+        return self.threads_each or max(1, cores() // self.jobs)
 
     def run(
         self,
@@ -55,8 +60,9 @@ class LocalExecutor:
     ) -> Iterator[Record]:
         """Execute cells and yield each record as soon as it is there, in the order in which cells end.
 
-        A process that dies (out of memory, say) fails no other cell: those in flight are tried once more, one by one,
-        and the one that ends its process again gets a record that says so.
+        A process that dies, or that takes longer than it may, costs no other cell anything. A cell whose process died
+        (where memory ran out, say) is tried once more while nothing else runs; where its process dies again, its record
+        says so. A cell that takes too long is not tried again.
 
         Parameters
         ----------
@@ -67,73 +73,61 @@ class LocalExecutor:
             For the records.
         weights_path : callable
             Where the packed weights of a cell id go.
-        """
-        queue = iter(cells)
-        while True:
-            flight: list[PlannedCell] = []
-            try:
-                yield from self._pooled(queue, self.jobs, suite, weights_path, flight)
-                return
-            except BrokenProcessPool:
-                suspects = list(flight)
-            for planned in suspects:
-                try:
-                    yield from self._pooled(iter([planned]), 1, suite, weights_path, [])
-                except BrokenProcessPool:
-                    yield _died(planned, suite)
 
-    def _pooled(
-        self,
-        queue: Iterator[PlannedCell | None],
-        jobs: int,
-        suite: str,
-        weights_path: Callable[[str], Path],
-        flight: list[PlannedCell],
-    ) -> Iterator[Record]:
-        """Run cells in a fresh pool; `flight` always holds those that a process may be working on."""
-        first = next(queue, None)
-        if first is None:
-            return  # no cell, no process
-        pending: dict[Future[Record], PlannedCell] = {}
-        with _environment(self.offline):
-            pool = ProcessPoolExecutor(
-                jobs, get_context("spawn"), initializer=worker.start, initargs=(self.device, self.threads)
-            )
-            try:
-                waiting: Iterator[PlannedCell | None] = chain([first], queue)
-                while True:
-                    # No more cells are handed out than there are processes, so that few are lost with a process.
-                    while len(pending) < jobs and (planned := next(waiting, None)) is not None:
-                        try:
-                            packed, plugins = worker.pack(planned)
-                        except Exception as error:  # a class that a plugin makes inside a function, say
-                            yield _failed(planned, suite, error)
-                            continue
-                        flight.append(planned)  # before submitting, which fails where a process has died meanwhile
-                        path = weights_path(planned.cell_id)
-                        points = {label: weights_path(cell_id) for label, cell_id in planned.points.items()}
-                        with _without_interrupts():
-                            pending[pool.submit(worker.work, packed, plugins, suite, path, points)] = planned
-                    if not pending:
-                        return
-                    ended, _ = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in ended:
-                        try:
-                            record = future.result()
-                        except BrokenProcessPool:
-                            raise
-                        except Exception as error:  # its plugin, or its record cannot be handed over
-                            record = _failed(pending[future], suite, error)
-                        del pending[future]
-                        flight[:] = pending.values()
-                        yield record
-            except BaseException:
-                # An interrupted run must not wait for the cells in flight.
-                for process in list((pool._processes or {}).values()):
-                    process.terminate()
-                raise
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        Raises
+        ------
+        UnwritableError
+            The disk is full, say: no cell can be kept.
+        """
+        queue, died, again = iter(cells), deque[PlannedCell](), set[str]()
+        environment = worker_environment(self.offline, self.environment)
+        crew = Crew(lambda: WorkerProcess(self.device, self.threads, environment), self.timeout)
+
+        def take() -> PlannedCell | None:
+            """Return the next cell to start, or None while there is none or no process for it."""
+            # No more cells are handed out than there are processes, so that few are lost with the run.
+            if len(crew.cells) >= self.jobs or any(one.cell_id in again for one in crew.cells):
+                return None
+            planned = next(queue, None)
+            if planned is None and died and not crew.cells:
+                planned = died.popleft()
+                again.add(planned.cell_id)
+            return planned
+
+        try:
+            while True:
+                while (planned := take()) is not None:
+                    path = weights_path(planned.cell_id)
+                    points = {label: weights_path(cell_id) for label, cell_id in planned.points.items()}
+                    try:
+                        packed, plugins = worker.pack(planned)
+                    except Exception as error:  # a class that a plugin makes inside a function, say
+                        yield _told(planned, suite, "failed", worker.in_words(error))
+                        continue
+                    crew.give(planned, (packed, plugins, suite, path, points))
+                if not crew.cells:
+                    break
+                for planned, ending, said in crew.listen():
+                    if ending == "died" and planned.cell_id not in again:
+                        died.append(planned)
+                    else:
+                        yield self._record(planned, suite, ending, said)
+            crew.part()
+        finally:
+            crew.kill()  # an interrupted run must not wait for the cells in flight
+
+    def _record(self, planned: PlannedCell, suite: str, ending: Ending, said: str) -> Record:
+        if ending == "unwritable":
+            raise UnwritableError(said)
+        if ending == "unable":
+            raise QBenchError(said)
+        if ending == "record":
+            return parse_record(said)
+        if ending == "late":
+            return _told(planned, suite, "timeout", f"not done after {self.timeout:g} s (--timeout)")
+        if ending == "died":
+            said = "its process died twice without a word: killed, as the system does where memory runs out, or crashed"
+        return _told(planned, suite, "failed", said)
 
 
 def check_device(wanted: str) -> None:
@@ -153,52 +147,5 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Hold back SIGINT for the processes started meanwhile, until `worker.start` ignores it.
-
-    A terminal's Ctrl-C reaches a process that is still importing, too, which would print where it was.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _environment(offline: bool) -> Iterator[None]:
-    """Set what must be in the environment before a worker starts."""
-    # cuBLAS gives the same bits twice only with a workspace of its own.
-    wanted = (
-        ALLOCATOR
-        | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-        | ({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if offline else {})
-    )
-    before = {key: os.environ.get(key) for key in wanted}
-    os.environ.update({key: os.environ.get(key, value) for key, value in wanted.items()})
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-
-def _failed(planned: PlannedCell, suite: str, error: Exception) -> Record:
-    text = str(error) if isinstance(error, QBenchError) else f"{type(error).__name__}: {error}"
-    return planned.not_executed(suite, "failed", text.split("\n")[0], _now())
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _died(planned: PlannedCell, suite: str) -> Record:
-    reason = "its process died twice without a word: killed, as the system does where memory runs out, or crashed"
-    return planned.not_executed(suite, "failed", reason, _now())
+def _told(planned: PlannedCell, suite: str, status: Status, reason: str) -> Record:
+    return planned.not_executed(suite, status, reason, datetime.now(UTC).isoformat(timespec="milliseconds"))

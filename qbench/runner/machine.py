@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import resource
@@ -16,7 +17,11 @@ import torch
 
 import qbench
 from qbench.errors import QBenchError
-from qbench.runner.local import ALLOCATOR, check_device
+from qbench.runner.local import check_device
+from qbench.runner.process import ALLOCATOR
+
+OUT_OF_MEMORY = "out of memory: "
+"""How the reason of a cell begins that had not the memory it asked for."""
 
 _SHORTAGE_WORDS = ("std::bad_alloc", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
@@ -86,7 +91,15 @@ def memory_shortage(error: BaseException) -> str | None:
         isinstance(error, RuntimeError) and any(word in first for word in _SHORTAGE_WORDS)
     ):
         return None
-    return f"out of memory: {first or type(error).__name__}"
+    return f"{OUT_OF_MEMORY}{first or type(error).__name__}"
+
+
+def release_memory(device: str) -> None:
+    """Give back to the system, and to other processes on the device, what nothing in this process refers to."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    _trim_heap()
 
 
 def peak_memory(device: str) -> int:

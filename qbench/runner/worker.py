@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from multiprocessing import connection, parent_process
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qbench.errors import CellError
+from qbench.errors import CellError, QBenchError, UnwritableError
 from qbench.runner.identity import PlannedCell
 from qbench.store.record import Record
+from qbench.store.schema import dump_record
 from qbench.suite.plugins import Plugin, loaded_for
 
 if TYPE_CHECKING:
@@ -21,6 +22,46 @@ if TYPE_CHECKING:
 
 _session: Session | None = None
 _threads = 1
+
+
+def serve(orders: connection.Connection, device: str, threads: int) -> None:
+    """Execute the cells that come in, one at a time, until None comes or nobody is there to send any.
+
+    Parameters
+    ----------
+    orders : Connection
+        Brings the arguments of `work`. Two words go back for each: ``begun``, and how it ended with what is to be said
+        of it: ``record`` with the record's JSON, ``failed`` or ``unwritable`` with the reason. A process that cannot be
+        prepared says ``unable``, and why.
+    device, threads
+        As in `start`.
+    """
+    try:
+        start(device, threads)
+    except QBenchError as error:
+        orders.send(("unable", in_words(error)))
+        return
+    try:
+        while (task := orders.recv()) is not None:
+            orders.send(("begun", ""))
+            orders.send(_answer(*task))
+    except (EOFError, BrokenPipeError):
+        pass  # nobody is there any more
+
+
+def _answer(*task: Any) -> tuple[str, str]:
+    try:
+        return "record", dump_record(work(*task))
+    except UnwritableError as error:
+        return "unwritable", in_words(error)
+    except (Exception, SystemExit) as error:  # its plugin, or facts that JSON cannot hold
+        return "failed", in_words(error)
+
+
+def in_words(error: BaseException) -> str:
+    """Return what an error says, in one line; without the name of its class where it is meant for users."""
+    said = str(error) if isinstance(error, QBenchError) else f"{type(error).__name__}: {error}"
+    return said.partition("\n")[0]
 
 
 def start(device: str, threads: int) -> None:
@@ -33,7 +74,6 @@ def start(device: str, threads: int) -> None:
     threads : int
         Threads of torch's operators.
     """
-    global _session, _threads
     # A terminal's Ctrl-C reaches every process; the parent, which it means, ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
@@ -43,10 +83,9 @@ def start(device: str, threads: int) -> None:
     os.environ["TQDM_DISABLE"] = "1"  # libraries' own bars would run through ours
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from qbench.runner import machine
-    from qbench.runner.session import Session
 
     machine.settle(threads)
-    _session, _threads = Session(machine.resolve_device(device)), threads
+    _open_session(machine.resolve_device(device), threads)
 
 
 def work(
@@ -71,6 +110,8 @@ def work(
     ------
     QBenchError
         A plugin that could be loaded by the parent cannot be loaded here.
+    UnwritableError
+        The weights cannot be written.
     """
     from qbench.runner import machine
     from qbench.runner.execute import execute
@@ -81,17 +122,29 @@ def work(
     machine.settle(_threads)  # before every cell: a plugin must not cost the next one its settings
     planned = ForkingPickler.loads(packed)
     try:
-        return execute(planned, suite, _session, weights_path, points)
+        record = execute(planned, suite, _session, weights_path, points)
+        if (record.reason or "").startswith(machine.OUT_OF_MEMORY):
+            # The next cell must not pay for what this one and those before it have left in memory.
+            _open_session(_session.device, _threads)
+            machine.release_memory(_session.device)
+        return record
     except (Exception, SystemExit):
         raise
     except BaseException as error:  # a KeyboardInterrupt raised by a method would end the parent, which gets it
         raise CellError(f"{type(error).__name__}: {error}") from None
 
 
+def _open_session(device: str, threads: int) -> None:
+    global _session, _threads
+    from qbench.runner.session import Session
+
+    _session, _threads = Session(device), threads
+
+
 def pack(planned: PlannedCell) -> tuple[bytes, tuple[Plugin, ...]]:
     """Return the first two arguments of `work`.
 
-    Cells are unpacked by `work` and not by the pool, where a failure would end the process and the run with it.
+    Cells are unpacked by `work`, where a failure is the cell's, and not on their way, where it would end the process.
     """
     cells = (planned.cell, *planned.cell.points)
     specs = [spec for cell in cells for spec in (cell.model, cell.quantizer, cell.procedure) if spec is not None]

@@ -17,7 +17,8 @@ import pytest
 
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.runner.identity import PlannedCell, identify
-from qbench.runner.local import ALLOCATOR, LocalExecutor, cores
+from qbench.runner.local import LocalExecutor, cores
+from qbench.runner.process import ALLOCATOR
 from qbench.store.folder import RunFolder
 from qbench.store.record import Record
 from qbench.suite.cell import Cell
