@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from qbench.errors import CellError
 from qbench.geometry.base import Probe
@@ -25,6 +25,8 @@ class Codewords(Probe):
     order of the layers, row by row) goes to the level below and 1 where it goes to the level above. A weight beyond
     the last level has one level only, and its code is 0.
     """
+
+    sources: ClassVar[tuple[str, ...]] = ("qbench.geometry.derivatives", "qbench.methods.soft_rounding")
 
     def measure(self, scene: Scene) -> Findings:
         """Enumerate.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -39,6 +39,8 @@ class Curvature(Probe):
     ``step_rms`` is the root mean square of ``e / s``, s the scale of the cell's grid; it is left out where levels are a
     codebook. The trace ``residuals`` says how well each of the `eigenvalues` has converged.
     """
+
+    sources: ClassVar[tuple[str, ...]] = ("qbench.geometry.derivatives", "qbench.geometry.lanczos")
 
     points: tuple[str, ...] = ("rtn", "gptq", "adaround")
     samples: Annotated[int, Field(ge=1)] = 64

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -33,6 +33,8 @@ class Inward(Probe):
     the entries are alike, so in a large model a cosine can be small and far outside of it. ``projection`` is what a
     step of length 1 along e wins to first order, ``-grad L(q) . e / |e|``.
     """
+
+    sources: ClassVar[tuple[str, ...]] = ("qbench.geometry.derivatives",)
 
     flips: Annotated[int, Field(ge=100)] = 200
     samples: Annotated[int, Field(ge=1)] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -29,6 +29,8 @@ class Radius(Probe):
     ``rtn`` is ``e = q(w) - w`` on the cell's grids. ``flipped`` has each entry's sign drawn anew, ``permuted`` has the
     entries of each layer in another order, ``gaussian`` is normal noise. All have the norm of e in each layer.
     """
+
+    sources: ClassVar[tuple[str, ...]] = ("qbench.geometry.derivatives",)
 
     scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=2)] = (
         0.25,

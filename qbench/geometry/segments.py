@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -28,6 +28,8 @@ class Segments(Probe):
     Between two points weights are ``(1 - t) a + t b``, and so are batch norms' running statistics where ``bn`` is
     ``keep``; a point without any of its own has those of full precision.
     """
+
+    sources: ClassVar[tuple[str, ...]] = ("qbench.geometry.derivatives",)
 
     points: Annotated[tuple[str, ...], Field(min_length=1)] = ("rtn", "ste_qat")
     samples: Annotated[int, Field(ge=2)] = 17

@@ -49,7 +49,9 @@ class BRECQ(Method):
     """
 
     sources: ClassVar[tuple[str, ...]] = (
+        "qbench.methods.activations",
         "qbench.methods.adaround",
+        "qbench.methods.adaround_batches",
         "qbench.methods.adaround_solver",
         "qbench.methods.block_calls",
         "qbench.methods.block_rounding",

@@ -50,6 +50,7 @@ class GPTQ(Method):
         "qbench.methods.gptq_solver",
         "qbench.methods.gptq_stage",
         "qbench.methods.matrices",
+        "qbench.methods.ordered_grid",
         "qbench.methods.sequential",
         "qbench.methods.stage",
         "qbench.methods.stage_error",

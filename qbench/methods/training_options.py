@@ -45,6 +45,8 @@ class WeightTraining(Deployment):
         "qbench.methods.batch_norm",
         "qbench.methods.latent",
         "qbench.methods.matrices",
+        "qbench.methods.oscillation",
+        "qbench.methods.qat_options",
         "qbench.methods.training",
     )
 

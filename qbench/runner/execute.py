@@ -33,7 +33,8 @@ from qbench.methods.layer_inputs import (
 from qbench.methods.problem import Problem, Solution
 from qbench.methods.training_options import WeightTraining
 from qbench.quant.block_grid import BlockGrid
-from qbench.runner import evidence, machine, probing
+from qbench.runner import evaluation_fence, evidence, machine, probing
+from qbench.runner.handed_over import HandedWatch
 from qbench.runner.identity import PlannedCell
 from qbench.runner.session import Session
 from qbench.runner.targets import GridPlace, left_alone, make_problem, no_grid
@@ -116,7 +117,8 @@ def _measure_control(cell: Cell, session: Session, record: Record) -> None:
     _seed(problem.seed_of("method"))
     machine.warm_up(session.device)
     started = time.monotonic()
-    found = cell.method.train(problem)
+    with evaluation_fence.around(task):
+        found = cell.method.train(problem)
     record.cost = Cost(
         method_seconds=time.monotonic() - started, train_tokens=found.train_tokens, train_steps=found.train_steps
     )
@@ -156,7 +158,7 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     problem = make_problem(task, copy.deepcopy(full_precision), cell, grid_of)
     own = make_problem(task, copy.deepcopy(full_precision), cell, grid_of) if cell.trajectory else problem
     watch = probing.trajectory(cell, task, own, problem, session.memory)
-    problem = replace(problem, watch=watch)
+    problem = replace(problem, watch=None if watch is None else HandedWatch(watch))
     originals = {layer.name: layer.matrix().clone() for layer in problem.layers}
     hessians = session.hessians(cell)
     record.facts = task.facts() | _batch_norm_facts(cell, session)
@@ -174,7 +176,8 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     _seed(problem.seed_of("method"))
     machine.warm_up(session.device)
     started = time.monotonic()
-    solution = cell.method.solve(problem)
+    with evaluation_fence.around(task):
+        solution = cell.method.solve(problem)
     seconds = time.monotonic() - started - (0.0 if watch is None else watch.seconds)
     if not isinstance(solution, Solution):
         raise CellError(f"the method returned {type(solution).__name__} (allowed: a Solution)")

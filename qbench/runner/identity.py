@@ -16,29 +16,45 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from qbench import atomic
-from qbench.errors import QBenchError
+from qbench.registry import LOCAL
+from qbench.runner.sources import closure, file_of, source_sha256
 from qbench.spec import Spec
-from qbench.store.record import SCHEMA_VERSION, Record, Status
+from qbench.store.record import Record, Status
 from qbench.suite import plugins
 from qbench.suite.cell import Cell
 
-_RUNNER_SOURCES = (
+IDENTITY = 1
+"""Raised when what a key is made of changes its meaning: all cells are others then."""
+
+RUNNER_SOURCES = (
+    "qbench.methods.base",
     "qbench.methods.batch_norm",
     "qbench.methods.block_calls",
     "qbench.methods.matrices",
     "qbench.methods.problem",
     "qbench.methods.sequential",
     "qbench.methods.stage",
+    "qbench.methods.stage_error",
+    "qbench.methods.watch",
     "qbench.quant.packed_layer",
     "qbench.quant.packing",
     "qbench.runner.evidence",
     "qbench.runner.execute",
+    "qbench.runner.handed_over",
+    "qbench.runner.machine:settle",
+    "qbench.runner.packed_file:with_metadata",
     "qbench.runner.session",
     "qbench.runner.targets",
+    "qbench.seeds",
+    "qbench.spec",
 )
-_PROBE_SOURCES = ("qbench.geometry.base", "qbench.geometry.scene", "qbench.runner.probing", "qbench.runner.packed_file")
-_TRAJECTORY_SOURCES = ("qbench.geometry.scene", "qbench.geometry.trajectory", "qbench.methods.watch")
+"""What every cell goes through."""
+
+PROBE_SOURCES = ("qbench.geometry.base", "qbench.geometry.scene", "qbench.runner.probing", "qbench.runner.packed_file")
+"""What the cells of probes go through beside that."""
+
+TRAJECTORY_SOURCES = ("qbench.geometry.scene", "qbench.geometry.trajectory", "qbench.runner.probing")
+"""What the cells with a trajectory go through beside that."""
 
 
 @dataclass(frozen=True)
@@ -95,23 +111,23 @@ def identify(cell: Cell) -> PlannedCell:
         Its model or text is missing.
     """
     key: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
+        "identity": IDENTITY,
         "model": _describe(cell.model),
         "data": _fingerprint(cell.model, cell.seed),
         "metrics": list(cell.metrics),
         "seed": cell.seed,
     }
     points = {str(point.axes()["method"]): identify(point).cell_id for point in cell.points}
-    sources: tuple[str, ...] = _RUNNER_SOURCES
+    sources: tuple[str, ...] = RUNNER_SOURCES
     if cell.method is not None:
         key["method"] = _describe(cell.method)
     if cell.probe is not None:
         key |= {"probe": _describe(cell.probe), "points": points}
-        sources += _PROBE_SOURCES
+        sources += PROBE_SOURCES
     if cell.trajectory:
         key["trajectory"] = cell.trajectory
-        sources += _TRAJECTORY_SOURCES
-    key["runner"] = {name: source_sha256(name) for name in sources}
+        sources += TRAJECTORY_SOURCES
+    key["runner"] = {name: source_sha256(name) for name in sorted(set(sources))}
     if cell.quantizer is not None:
         key |= {"quantizer": _describe(cell.quantizer), "bits": cell.bits}
     canonical = json.dumps(key, sort_keys=True, separators=(",", ":"))
@@ -129,8 +145,9 @@ def _describe(spec: Spec) -> dict[str, Any]:
     owner = next(cls for cls in kind.__mro__ if "sources" in vars(cls))
     package = owner.__module__ if _is_package(owner.__module__) else owner.__module__.rpartition(".")[0]
     named = {importlib.util.resolve_name(name, package) if name.startswith(".") else name for name in kind.sources}
-    modules = sorted({cls.__module__ for cls in kind.__mro__ if issubclass(cls, Spec)} | named)
-    sources = {plugins.public_name(name): source_sha256(name) for name in modules}
+    modules = {cls.__module__ for cls in kind.__mro__ if issubclass(cls, Spec)} | named
+    modules |= _imported_by_strangers(modules)
+    sources = {plugins.public_name(name): source_sha256(name) for name in sorted(modules)}
     for plugin in plugins.loaded_for(modules):
         if plugin.path is not None and len(plugins.files_of(plugin.path)) > 1:
             sources[f"{plugins.public_name(plugin.module)}.*"] = plugins.tree_sha256(plugin.path)
@@ -139,6 +156,26 @@ def _describe(spec: Spec) -> dict[str, Any]:
         "version": kind.version,
         "sources": sources,
     }
+
+
+def _imported_by_strangers(modules: set[str]) -> set[str]:
+    """Return what modules from outside of qbench import of their own packages and of qbench.
+
+    A module of qbench names its sources, and a test makes sure of it; a stranger may forget, and would be served
+    records of older code.
+    """
+    outside = {name for name in modules if not f"{name}.".startswith("qbench.")}
+    reached = closure(outside)
+    above = {package for name in reached for package in _packages_above(name)}
+    # The files of a local plugin are hashed one by one or as a tree: its module names hold their place.
+    return {name for name in (reached | above) - outside if not f"{name}.".startswith(f"{LOCAL}.")}
+
+
+def _packages_above(module: str) -> list[str]:
+    """Return the packages whose own code runs before a stranger's module does."""
+    parts = module.split(".")
+    packages = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+    return [] if parts[0] in ("qbench", LOCAL) else [name for name in packages if file_of(name) is not None]
 
 
 def _is_package(module: str) -> bool:
@@ -152,21 +189,3 @@ def _without_places(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_places(item) for item in value]
     return value.name if isinstance(value, Path) else value
-
-
-@cache
-def source_sha256(module: str) -> str:
-    """Return the sha256 of a module's source file, without importing it.
-
-    Raises
-    ------
-    QBenchError
-        There is no such module, or it has no source file.
-    """
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):  # a package above it is missing, or is a plain module
-        spec = None
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise QBenchError(f"module {module!r} is named as a source but has no file")
-    return atomic.sha256_file(Path(spec.origin))

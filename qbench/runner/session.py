@@ -13,6 +13,7 @@ from qbench.methods.sequential import full_precision_hessians
 from qbench.quant.block_grid import BlockGrid
 from qbench.quantizers.base import Quantizer
 from qbench.quantizers.layout import choose_grid, require_same
+from qbench.runner import evaluation_fence
 from qbench.runner.targets import GridPlace, make_problem, no_grid
 from qbench.spec import Spec
 from qbench.suite.cell import Cell
@@ -95,11 +96,12 @@ class Session:
             self._grids = (key, {})
         if layer.name not in self._grids[1]:
             importance = self._importance(cell, layer) if cell.quantizer.sees_inputs else None
-            grid = choose_grid(layer.weight, cell.quantizer, layer.bits, importance)
-            if not self._grids[1]:
-                # Asked twice once: a rule that draws at random shows it on any layer.
-                again = choose_grid(layer.weight, cell.quantizer, layer.bits, importance)
-                require_same(grid, again, cell.quantizer)
+            with evaluation_fence.around(self._task):
+                grid = choose_grid(layer.weight, cell.quantizer, layer.bits, importance)
+                if not self._grids[1]:
+                    # Asked twice once: a rule that draws at random shows it on any layer.
+                    again = choose_grid(layer.weight, cell.quantizer, layer.bits, importance)
+                    require_same(grid, again, cell.quantizer)
             self._grids[1][layer.name] = grid
         return self._grids[1][layer.name]
 

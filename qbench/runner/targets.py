@@ -15,6 +15,7 @@ from qbench.methods.problem import Block, Problem, TargetLayer
 from qbench.quant.block_grid import BlockGrid
 from qbench.quantizers.activations import Activations
 from qbench.quantizers.base import Quantizer
+from qbench.runner.handed_over import functions
 from qbench.seeds import derive_seed
 from qbench.suite.cell import Cell
 
@@ -74,15 +75,12 @@ def make_problem(task: Any, model: nn.Module, cell: Cell, grid_of: Callable[[Gri
         raise CellError(
             f"{cell.model.label()}: the blocks hold no Linear, Conv2d or Conv1D layer (they hold {', '.join(kinds)})"
         )
+    handed: Any = functions(task, "forward", "loss", "train_batches", "tokens_of", "predict")
     return Problem(
         model=model,
         blocks=blocks,
         calibration=task.calibration,
-        forward=task.forward,
-        loss=task.loss,
-        train_batches=task.train_batches,
-        tokens_of=task.tokens_of,
-        predict=getattr(task, "predict", None),
+        **handed,
         # Not the method's name: all methods of a seed see the same data in the same order.
         seed_of=lambda purpose: derive_seed(purpose, cell.model.label(), cell.seed),
     )

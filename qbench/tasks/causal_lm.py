@@ -46,7 +46,19 @@ class LanguageModelSpec(ModelSpec):
 
     sources: ClassVar[tuple[str, ...]] = tuple(
         f"qbench.tasks.{module}"
-        for module in ("corpus", "evaluation", "harness", "language", "llama", "text", "tokens", "windows")
+        for module in (
+            "corpus",
+            "evaluation",
+            "harness",
+            "harness_fence",
+            "language",
+            "llama",
+            "text",
+            "tokenizer",
+            "tokens",
+            "torchvision_ops",
+            "windows",
+        )
     )
 
     metrics: ClassVar[tuple[str, ...]] = ("loss", "bits_per_byte", "next_sentence")
@@ -88,9 +100,10 @@ class ZooLM(LanguageModelSpec):
         ThreeTexts().prepare()
 
     def fingerprint(self, seed: int) -> dict[str, str]:
-        """Return the hashes of the checkpoint, the embedded tokenizer and the corpus."""
+        """Return the hashes of the checkpoint, the architecture, the embedded tokenizer and the corpus."""
         weights = zoo.require_checkpoint(self.name, seed, self.phase)
-        return {"weights": weights, "tokenizer": tokenizer.SHA256, **ThreeTexts().fingerprint()}
+        made = {"design": zoo.design_sha256(self.name), "tokenizer": tokenizer.SHA256}
+        return {"weights": weights, **made, **ThreeTexts().fingerprint()}
 
 
 class CausalLM(LanguageModelSpec):

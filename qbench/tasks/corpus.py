@@ -17,6 +17,7 @@ from typing import Literal, get_args
 from qbench import atomic
 from qbench.errors import AssetError
 from qbench.tasks import assets
+from qbench.tasks.evaluation import announce
 from qbench.tasks.wikitext import read_articles
 
 Split = Literal["train", "calibration", "evaluation"]
@@ -147,6 +148,7 @@ def load(split: Split) -> list[Document]:
     AssetError
         The split is not in the cache, or its bytes are not the pinned ones.
     """
+    announce(split, "the three texts")
     return [Document(**json.loads(line)) for line in _verified(split)[0].split("\n") if line]
 
 

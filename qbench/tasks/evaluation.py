@@ -1,8 +1,26 @@
-"""What an evaluation returns, whatever the task."""
+"""What an evaluation returns, whatever the task; and how the reading of evaluation data is announced."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+
+EVALUATION_READ = "qbench.evaluation"
+"""The audit event (see `sys.audit`) of data of an evaluation split being read; its argument says which data."""
+
+
+def announce(split: str, place: str) -> None:
+    """Raise the audit event that evaluation data is about to be read, where the split is ``evaluation``.
+
+    Parameters
+    ----------
+    split : str
+        What is read.
+    place : str
+        Of what, for a message.
+    """
+    if split == "evaluation":
+        sys.audit(EVALUATION_READ, f"the evaluation split of {place}")
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import random
 import re
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, redirect_stderr
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
 
 from qbench.errors import CellError
 from qbench.seeds import derive_seed
 from qbench.tasks.corpus import Document
+from qbench.tasks.harness_fence import fenced
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import nn
     from transformers import PreTrainedTokenizerFast
 
@@ -77,7 +70,7 @@ class Harness:
                 f"leave out {' and '.join(wanted)}"
             )
         tasks = [self._task(name) for name in wanted]
-        with _fenced():
+        with fenced():
             # Not simple_evaluate: it asks git, pip and the compiler about this machine at every call, which takes
             # longer than many a measurement, and it reseeds the process.
             from lm_eval import evaluate
@@ -213,21 +206,3 @@ def questions(
 def _sentences(text: str) -> list[str]:
     parts = re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
     return [part for part in parts if 30 <= len(part) <= 160]
-
-
-@contextmanager
-def _fenced() -> Iterator[None]:
-    """Keep what lm-eval does to the process from outlasting the call: random states, log level, progress bars."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        # Its bars cannot be switched off and would run through ours.
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])

@@ -103,6 +103,6 @@ class ZooClassifier(ImageModelSpec):
         self.source().prepare()
 
     def fingerprint(self, seed: int) -> dict[str, str]:
-        """Return the hashes of the checkpoint and the images."""
+        """Return the hashes of the checkpoint, the architecture and the images."""
         weights = zoo.require_checkpoint(self.name, seed, self.phase)
-        return {"weights": weights, **self.source().fingerprint()}
+        return {"weights": weights, "design": zoo.design_sha256(self.name), **self.source().fingerprint()}

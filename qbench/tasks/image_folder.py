@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from qbench.errors import AssetError
+from qbench.tasks.evaluation import announce
 from qbench.tasks.image_idx import has_idx, idx_files, read_idx_folder
 from qbench.tasks.image_pixels import of_as_many_channels, stack_pictures
 from qbench.tasks.image_source import ImageSource
@@ -49,6 +50,7 @@ class ImageFolder(ImageSource):
 
     def load(self, split: Split) -> LabelledImages:
         """Return the images of a split; see `ImageSource.load`."""
+        announce(split, f"image folder {self.folder.name}")
         if not self.folder.is_dir():
             raise AssetError(f"image folder {self.folder} does not exist")
         if has_idx(self.folder):

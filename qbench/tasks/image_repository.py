@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from qbench.errors import AssetError
+from qbench.tasks.evaluation import announce
 from qbench.tasks.image_folder import ImageSize
 from qbench.tasks.image_pixels import of_as_many_channels, stack_pictures
 from qbench.tasks.image_source import ImageSource
@@ -72,6 +73,7 @@ class ImageRepository(ImageSource):
             The data set cannot be had: no network and not in the cache, or no such revision, split or column; or a
             row has no class.
         """
+        announce(split, f"images {self.repo}")
         return _splits(self)[split]
 
 

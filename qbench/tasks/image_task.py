@@ -15,7 +15,7 @@ from qbench.errors import AssetError, CellError
 from qbench.seeds import derive_seed
 from qbench.tasks import zoo
 from qbench.tasks.blocks import find_blocks, idle_layers
-from qbench.tasks.evaluation import Evaluation
+from qbench.tasks.evaluation import Evaluation, announce
 from qbench.tasks.image_data import ImageBatch, Normalisation, stream
 from qbench.tasks.image_models import load_classifier
 
@@ -100,6 +100,7 @@ class ImageTask:
 
     def evaluation_batches(self, limit: int | None = None) -> list[ImageBatch]:
         """Return the evaluation images in batches for `loss`; at most `limit` of them, spread evenly over all."""
+        announce("evaluation", self.spec.label())
         images, labels = self.evaluation
         count = len(labels) if limit is None else min(limit, len(labels))
         rows = torch.arange(count) * len(labels) // count
@@ -109,7 +110,7 @@ class ImageTask:
         ]
 
     def train_batches(self, batch_size: int, seed: int) -> Iterator[ImageBatch]:
-        """Yield augmented training batches for ever."""
+        """Return augmented training batches for ever."""
         source = self.spec.source()
         batches = stream(
             self._load("train"),
@@ -119,8 +120,9 @@ class ImageTask:
             shift=self.spec.training_shift(),
             mirror=source.mirrored and self.spec.training_shift() > 0,
         )
-        for batch in batches:
-            yield ImageBatch(batch.images.to(self.device), batch.labels.to(self.device))
+        # Not a generator of this object's: who has it must not reach the evaluation images by it.
+        device = self.device
+        return (ImageBatch(batch.images.to(device), batch.labels.to(device)) for batch in batches)
 
     def loss(self, model: nn.Module, batch: Tensor | ImageBatch) -> Tensor:
         """Return the mean cross entropy of a batch, in nats an image."""
@@ -162,6 +164,7 @@ class ImageTask:
             Its documents are groups of ten images that follow one another: the images are independent, and a row each
             would be most of a record.
         """
+        announce("evaluation", self.spec.label())
         images, labels = self.evaluation
         losses, right = [], 0
         for pixels, wanted in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):

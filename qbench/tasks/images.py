@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from qbench.errors import UnknownNameError
 from qbench.tasks import assets, image_cifar, image_idx
+from qbench.tasks.evaluation import announce
 from qbench.tasks.image_folder import ImageFolder
 from qbench.tasks.image_repository import ImageRepository
 from qbench.tasks.image_source import ImageSource
@@ -51,6 +52,7 @@ class Digits(ImageSource):
 
     def load(self, split: Split) -> LabelledImages:
         """Return the images of a split; see `ImageSource.load`."""
+        announce(split, self.title())
         return _digits()[split]
 
 
@@ -74,6 +76,7 @@ class Mnist5k(_AssetImages):
 
     def load(self, split: Split) -> LabelledImages:
         """Return the images of a split; see `ImageSource.load`."""
+        announce(split, self.title())
         return _mnist_5k()[split]
 
 
@@ -86,6 +89,7 @@ class FashionMnist(_AssetImages):
 
     def load(self, split: Split) -> LabelledImages:
         """Return the images of a split; see `ImageSource.load`."""
+        announce(split, self.title())
         return _fashion_mnist()[split]
 
 
@@ -103,6 +107,7 @@ class Cifar10(_AssetImages):
 
     def load(self, split: Split) -> LabelledImages:
         """Return the images of a split; see `ImageSource.load`."""
+        announce(split, self.title())
         return _cifar10()[split]
 
 

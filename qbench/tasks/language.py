@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -16,12 +17,12 @@ from qbench.errors import AssetError, CellError
 from qbench.seeds import derive_seed
 from qbench.tasks import tokenizer as embedded_tokenizer
 from qbench.tasks import zoo
-from qbench.tasks.corpus import Split
-from qbench.tasks.evaluation import Evaluation
+from qbench.tasks.corpus import Document, Split
+from qbench.tasks.evaluation import Evaluation, announce
 from qbench.tasks.harness import Harness
 from qbench.tasks.llama import load_llama
 from qbench.tasks.text import TextSource, ThreeTexts
-from qbench.tasks.tokens import encoded
+from qbench.tasks.tokens import encoded, kept_at
 from qbench.tasks.torchvision_ops import declare_missing_operators
 from qbench.tasks.windows import Windows, cut, draw, spread, stream
 
@@ -94,13 +95,15 @@ class LanguageTask:
 
     def evaluation_batches(self, limit: int | None = None) -> list[Tensor]:
         """Return the evaluation windows in batches for `loss`; at most `limit` of them, spread evenly over all."""
+        announce("evaluation", self.spec.label())
         windows = self.evaluation if limit is None else spread(self.evaluation, limit)
         return list(windows.tokens.to(self.device).split(_EVALUATION_BATCH))
 
     def train_batches(self, batch_size: int, seed: int) -> Iterator[Tensor]:
-        """Yield training batches of shape (batch_size, window) for ever."""
-        for batch in stream(self._train_tokens, self.spec.window, batch_size, seed):
-            yield batch.to(self.device)
+        """Return training batches of shape (batch_size, window) for ever."""
+        # Not a generator of this object's: who has it must not reach the evaluation text by it.
+        device = self.device
+        return (batch.to(device) for batch in stream(self._train_tokens, self.spec.window, batch_size, seed))
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         """Return the mean next-token cross entropy of a batch, in nats."""
@@ -141,10 +144,11 @@ class LanguageTask:
         by_batch = [self._token_losses(model, batch).sum(dim=1) for batch in self.evaluation_batches()]
         by_window = torch.cat(by_batch).double().cpu()
         predicted = self.spec.window - 1
+        names = [f"{document.domain}/{document.name}" for document in self._evaluation_documents]
         rows = []
         for index in windows.document.unique().tolist():
             own = by_window[windows.document == index]
-            rows.append((self._documents["evaluation"][index], len(own) * predicted, float(own.sum())))
+            rows.append((names[index], len(own) * predicted, float(own.sum())))
         loss = float(by_window.sum()) / (len(windows) * predicted)
         found = {
             f"loss/blocks{self.spec.window}": loss,
@@ -171,9 +175,14 @@ class LanguageTask:
         return derive_seed(purpose, self.spec.label(), self.seed)
 
     @cached_property
-    def _documents(self) -> dict[str, list[str]]:
-        documents = self.text.documents("evaluation")
-        return {"evaluation": [f"{document.domain}/{document.name}" for document in documents]}
+    def evaluation_files(self) -> tuple[Path, ...]:
+        """Files that hold evaluation data and nothing else: a method has no business there."""
+        tokens = kept_at(self._evaluation_documents, self._backend().to_str())
+        return (*self.text.evaluation_files(), tokens)
+
+    @cached_property
+    def _evaluation_documents(self) -> list[Document]:
+        return self.text.documents("evaluation")
 
     def _windows(self, split: Split) -> Windows:
         windows = cut(self._encoded(split), self.spec.window)
@@ -188,19 +197,24 @@ class LanguageTask:
         return torch.cat([part for ids in self._encoded("train") for part in (start, ids)])
 
     def _encoded(self, split: Split) -> list[Tensor]:
-        # A tokenizer's file can tell it to pad or to cut what it encodes: documents are neither.
-        backend = copy.deepcopy(self.tokenizer.backend_tokenizer)
-        backend.no_padding()
-        backend.no_truncation()
+        backend = self._backend()
+        documents = self._evaluation_documents if split == "evaluation" else self.text.documents(split)
 
         def encode(texts: list[str]) -> list[list[int]]:
             return [encoding.ids for encoding in backend.encode_batch(texts, add_special_tokens=False)]
 
-        return encoded(self.text.documents(split), backend.to_str(), encode)
+        return encoded(documents, backend.to_str(), encode)
+
+    def _backend(self) -> Any:
+        # A tokenizer's file can tell it to pad or to cut what it encodes: documents are neither.
+        backend = copy.deepcopy(self.tokenizer.backend_tokenizer)
+        backend.no_padding()
+        backend.no_truncation()
+        return backend
 
     @cached_property
     def _harness(self) -> Harness:
-        return Harness(self.tokenizer, self.text.documents("evaluation"), self.spec, self.spec.window)
+        return Harness(self.tokenizer, self._evaluation_documents, self.spec, self.spec.window)
 
 
 def load_zoo(spec: ZooLM, seed: int, device: str) -> LanguageTask:

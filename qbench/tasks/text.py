@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Pla
 from qbench.errors import AssetError
 from qbench.tasks import assets, corpus
 from qbench.tasks.corpus import Document, Split, split_documents
+from qbench.tasks.evaluation import announce
 
 
 def _full_commit(value: str) -> str:
@@ -52,6 +53,10 @@ class ThreeTexts(BaseModel):
         """Return the documents of a split; see `corpus.load`."""
         return corpus.load(split)
 
+    def evaluation_files(self) -> list[Path]:
+        """Return the files that hold evaluation text and nothing else."""
+        return [corpus.split_path("evaluation")]
+
 
 class TextFolder(BaseModel):
     """A local folder of ``*.txt`` (a document each) and ``*.jsonl`` files (a ``text`` field a line), split by document.
@@ -81,6 +86,7 @@ class TextFolder(BaseModel):
         AssetError
             The folder is missing, or has too few documents to fill the three splits.
         """
+        announce(split, f"text folder {self.folder.name}")
         if not self.folder.is_dir():
             raise AssetError(f"text folder {self.folder} does not exist")
         found: list[Document] = []
@@ -91,6 +97,10 @@ class TextFolder(BaseModel):
                 if line.strip():
                     found.append(Document(self.folder.name, f"{file.name}:{number}", _text_of(line, file, number)))
         return _splits(found, str(self.folder))[split]
+
+    def evaluation_files(self) -> list[Path]:
+        """Return nothing: all three splits are in the same files."""
+        return []
 
 
 class TextRepository(BaseModel):
@@ -131,6 +141,7 @@ class TextRepository(BaseModel):
         """
         from datasets import load_dataset
 
+        announce(split, f"text {self.repo}")
         try:
             rows = load_dataset(self.repo, self.config, revision=self.revision, split=self.split)
             texts = [str(text) for text in rows[self.column]]
@@ -139,6 +150,10 @@ class TextRepository(BaseModel):
             raise AssetError(f"text {self.repo}@{self.revision[:12]} cannot be loaded: {reason}") from error
         found = [Document(self.repo, f"{self.split}:{index}", text) for index, text in enumerate(texts) if text.strip()]
         return _splits(found, self.repo)[split]
+
+    def evaluation_files(self) -> list[Path]:
+        """Return nothing: all three splits are in the same files."""
+        return []
 
 
 TextSource = ThreeTexts | TextFolder | TextRepository

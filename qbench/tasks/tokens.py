@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -42,8 +43,7 @@ def encoded(
     """
     if sum(len(document.text) for document in documents) < _KEPT_ABOVE_CHARS:
         return [torch.tensor(ids, dtype=torch.int64) for ids in encode([document.text for document in documents])]
-    name = hashlib.sha256(f"{documents_sha256(list(documents))}{tokenizer_json}".encode()).hexdigest()
-    path = assets.cache_folder() / "tokens" / f"{name}.safetensors"
+    path = kept_at(documents, tokenizer_json)
     if path.exists():
         try:
             stored = load_file(path)
@@ -54,3 +54,9 @@ def encoded(
     lengths = torch.tensor([len(one) for one in ids])
     atomic.write_bytes(path, save({"ids": torch.cat(ids), "lengths": lengths}))
     return [one.to(torch.int64) for one in ids]
+
+
+def kept_at(documents: Sequence[Document], tokenizer_json: str) -> Path:
+    """Return where the token ids of documents are kept in the cache, or would be; see `encoded`."""
+    name = hashlib.sha256(f"{documents_sha256(list(documents))}{tokenizer_json}".encode()).hexdigest()
+    return assets.cache_folder() / "tokens" / f"{name}.safetensors"

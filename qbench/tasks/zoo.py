@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -128,6 +130,15 @@ def classifier(name: str) -> ZooClassifierModel:
         known = [key for key, one in models().items() if isinstance(one, ZooClassifierModel)]
         raise UnknownNameError("image classifier", name, known)
     return found
+
+
+def design_sha256(name: str) -> str:
+    """Return the hash of what is said of a model beside its checkpoints: architecture, recipe and data.
+
+    The same weights compute something else under another number of heads, say.
+    """
+    said = model(name).model_dump(mode="json", exclude={"about", "seeds", "sha256"})
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def checkpoint_path(name: str, seed: int, phase: Phase) -> Path:

@@ -143,7 +143,7 @@ def test_what_comes_from_a_hub() -> None:
 
 def test_the_fingerprint_of_an_embedded_model_names_all_it_reads() -> None:
     found = ZooLM(name="llama-1m").fingerprint(0)
-    assert set(found) == {"weights", "tokenizer", "text/train", "text/calibration", "text/evaluation"}
+    assert set(found) == {"weights", "design", "tokenizer", "text/train", "text/calibration", "text/evaluation"}
     assert found != ZooLM(name="llama-1m").fingerprint(1)
 
 
