@@ -87,19 +87,20 @@ def _loaded(known: ExitStack, file: str, plugin: Any, scope: Any) -> Any:
 
 
 def _options(given: list[str]) -> dict[str, Any]:
-    import yaml
+    from qbench.suite.problems import shown
+    from qbench.suite.source import read_value
 
     found = {}
     for text in given:
         key, sign, value = text.partition("=")
         if not sign or not key.strip():
-            raise QBenchError(f"--option {text!r} is no option (allowed: KEY=VALUE, such as p=2.4)")
+            raise QBenchError(f"--option {shown(text)} is no option (allowed: KEY=VALUE, such as p=2.4)")
         try:
-            found[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise QBenchError(
-                f"--option {text!r}: the value is no YAML (allowed: a number, a word, [a, list])"
-            ) from None
+            found[key.strip()] = read_value(value)
+        except QBenchError as error:
+            no_yaml = "the value is no YAML (allowed: a number, a word, [a, list])"
+            said = no_yaml if str(error).startswith("not valid YAML") else str(error)
+            raise QBenchError(f"--option {shown(text)}: {said}") from None
     return found
 
 
