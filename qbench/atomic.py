@@ -43,6 +43,22 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise unwritable(path, error) from error
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder where it is missing, and make sure that files can be made in it.
+
+    Raises
+    ------
+    UnwritableError
+        They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
 def unwritable(path: Path, error: OSError) -> UnwritableError:
     """Return the error to raise where `path` cannot be written: the file, what happened, what to do."""
     cure = _CURES.get(error.errno or 0)

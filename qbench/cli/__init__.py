@@ -18,6 +18,7 @@ from qbench.cli import (
     options,
     planning,
     pretrain,
+    repeat,
     report,
     run,
     validate,
@@ -33,7 +34,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Examples:  qbench run --suite smoke   |   qbench plan --suite llm_lowbit   |   qbench validate mine.yaml",
 )
-for verb in (run, planning, listing, validate, report, claims, compare, check, bless, export, new, fetch, pretrain):
+for verb in (
+    run,
+    repeat,
+    planning,
+    listing,
+    validate,
+    report,
+    claims,
+    compare,
+    check,
+    bless,
+    export,
+    new,
+    fetch,
+    pretrain,
+):
     verb.add_to(app)
 
 

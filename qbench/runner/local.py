@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,7 +57,7 @@ class LocalExecutor:
         cells: Iterable[PlannedCell | None],
         suite: str,
         weights_path: Callable[[str], Path],
-    ) -> Iterator[Record]:
+    ) -> Generator[Record]:
         """Execute cells and yield each record as soon as it is there, in the order in which cells end.
 
         A process that dies, or that takes longer than it may, costs no other cell anything. A cell whose process died

@@ -99,6 +99,11 @@ def run(
     dict of str to Record
         All records of the plan, old and new, by cell id.
 
+    Raises
+    ------
+    UnwritableError
+        Weights or a record cannot be written; what has ended before is kept, and no cell is said to have failed.
+
     Notes
     -----
     Full-precision cells gate their rows: a cell waits for that of its model and seed, and where it fails the cell is
@@ -148,6 +153,10 @@ def run(
                 reason = f"its {which} {shut.status if shut.reason else 'fell back'}: {said}"
                 keep(one.not_executed(suite, "skipped", reason, shut.ended))
 
-    for record in executor.run(ready(), suite, folder.weights_path):
-        keep(record)
+    executed = executor.run(ready(), suite, folder.weights_path)
+    try:
+        for record in executed:
+            keep(record)
+    finally:
+        executed.close()  # at once, also where a record could not be written: no process must outlive the run
     return records

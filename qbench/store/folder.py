@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qbench.atomic import write_text
+from qbench.atomic import require_writable, write_text
 from qbench.errors import StoreError
 from qbench.store.lock import hold
 from qbench.store.record import Record
@@ -111,8 +111,12 @@ class RunFolder:
         ------
         StoreError
             Another process runs in this folder; the message names it.
+        UnwritableError
+            Nothing can be written where records and weights go.
         """
         with hold(self.path):
+            for place in ("records", "weights"):
+                require_writable(self.path / place)
             # Only what `atomic` leaves, only where it writes: the folder may hold files of the user's own.
             for place, pattern in (("records", ".*.json.*.tmp"), ("weights", ".*.safetensors.*.tmp")):
                 for leftover in (self.path / place).glob(pattern):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from qbench.atomic import write_text
+from qbench.atomic import require_writable, unwritable, write_text
 from qbench.errors import StoreError
 
 _LOCK, _HOLDER = ".lock", ".holder.json"
@@ -28,8 +28,10 @@ def hold(folder: Path) -> Iterator[None]:
     ------
     StoreError
         Another process holds it; the message names that process.
+    UnwritableError
+        Nothing can be written there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder)
     lock = FileLock(folder / _LOCK, is_singleton=False)
     try:
         lock.acquire(blocking=False)
@@ -37,6 +39,8 @@ def hold(folder: Path) -> Iterator[None]:
         raise StoreError(
             f"{folder} is in use by {_holder(folder)}: wait until it ends, or give another folder with --out"
         ) from error
+    except OSError as error:
+        raise unwritable(folder / _LOCK, error) from error
     # Whoever fails to get the lock may truncate the lock file, so the holder signs in a file of its own.
     sign = folder / _HOLDER
     try:
