@@ -23,6 +23,10 @@ OnlyOption = Annotated[
     ),
 ]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0..N-1 in place of the suite's own.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", help="One of n parts of the cells, such as 2/4, for n machines; see `qbench merge`."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
 
 

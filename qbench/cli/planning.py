@@ -24,6 +24,7 @@ def plan(
     suite: options.SuiteOption,
     only: options.OnlyOption = None,
     seeds: options.SeedsOption = None,
+    shard: options.ShardOption = None,
     out: options.OutOption = None,
     json: options.JsonOption = False,
 ) -> None:
@@ -31,7 +32,7 @@ def plan(
     from qbench.runner.run import plan as make_plan
     from qbench.store.folder import RunFolder
 
-    loaded, cells = select(suite, seeds, only)
+    loaded, cells = select(suite, seeds, only, shard)
     folder = RunFolder(options.run_path(loaded.name, out))
     found = make_plan(cells, folder)
     seconds = _estimate(found, list(folder.scan().records.values()))

@@ -11,13 +11,24 @@ if TYPE_CHECKING:
     from qbench.suite.schema import Suite
 
 
-def select(suite: str, seeds: int | None = None, only: str | None = None) -> tuple[Suite, list[Cell]]:
-    """Return a suite and its cells, cut to what ``--seeds`` and ``--only`` ask for."""
+def select(
+    suite: str, seeds: int | None = None, only: str | None = None, shard: str | None = None
+) -> tuple[Suite, list[Cell]]:
+    """Return a suite and its cells, cut to what ``--seeds``, ``--only`` and then ``--shard`` ask for."""
     from qbench.suite.enumerate import enumerate_cells, filter_cells
     from qbench.suite.load import load_suite
+    from qbench.suite.shard import parse_shard
+    from qbench.suite.shard import shard as part_of
 
+    part = None if shard is None else parse_shard(shard)
     loaded = load_suite(suite)
     cells = enumerate_cells(loaded, seeds)
     if all(cell.skip is not None for cell in cells):
         raise QBenchError(f"{suite}: every cell is skipped: {cells[0].skip}")
-    return loaded, cells if only is None else filter_cells(cells, only)
+    if only is not None:
+        cells = filter_cells(cells, only)
+    if part is not None:
+        cells = part_of(cells, *part)
+        if not cells:
+            raise QBenchError(f"--shard {shard}: that part has no cells: there are fewer grids than parts")
+    return loaded, cells

@@ -8,6 +8,7 @@ from dataclasses import replace
 from qbench.errors import QBenchError, UnknownNameError, nearest
 from qbench.suite.bounds import seed_range
 from qbench.suite.cell import Cell
+from qbench.suite.controls import control_place, controls_of
 from qbench.suite.exclude import exclusion_reasons
 from qbench.suite.limits import MAX_CALL, MAX_CELLS, MAX_POINTS, count_cells
 from qbench.suite.match import Place, cell_names, known_names, matches
@@ -54,8 +55,8 @@ def enumerate_cells(suite: Suite, seeds: int | None = None) -> list[Cell]:
     ordered = with_points(ordered)
     if sum(len(cell.points) for cell in ordered) > MAX_POINTS:
         raise suite.error(("matrix",), f"probes read more than {MAX_POINTS} cells' weights (allowed: {MAX_POINTS})")
-    wanted = _controls_of(cell for cell in ordered if cell.skip is None)
-    return [cell for cell in ordered if not cell.is_control or cell.skip or _control_place(cell) in wanted]
+    wanted = controls_of(cell for cell in ordered if cell.skip is None)
+    return [cell for cell in ordered if not cell.is_control or cell.skip or control_place(cell) in wanted]
 
 
 def measured_cells(cells: Iterable[Cell]) -> list[Cell]:
@@ -102,16 +103,16 @@ def filter_cells(cells: list[Cell], only: str) -> list[Cell]:
     if not matching:
         raise QBenchError(f"no cell matches {shown(only)}")
     rows = {(cell.model.label(), cell.seed) for cell in matching}
-    controls = _controls_of(cell for cell in matching if cell.skip is None)
+    controls = controls_of(cell for cell in matching if cell.skip is None)
     points = {point.label(): point for cell in matching for point in cell.points}
-    controls |= _controls_of(points.values())
+    controls |= controls_of(points.values())
     return [
         cell
         for cell, names in named
         if matches(names, wanted)
         or cell.label() in points
         or (cell.is_fp and (cell.model.label(), cell.seed) in rows)
-        or (cell.is_control and _control_place(cell) in controls)
+        or (cell.is_control and control_place(cell) in controls)
     ]
 
 
@@ -159,20 +160,6 @@ def _block_cells(block: Block, asked: tuple[str, ...], seeds: tuple[int, ...]) -
                         yield Cell(model, quantizer, bits, method, seed, metrics, trajectory=watched)
                     for probe in block.probes:
                         yield Cell(model, quantizer, bits, None, seed, ("loss",), probe=probe)
-
-
-def _controls_of(cells: Iterable[Cell]) -> set[tuple[str, int, str]]:
-    """Return the places of the controls that quantized cells are read against."""
-    found = set()
-    for cell in cells:
-        control = None if cell.method is None else cell.method.control()
-        if control is not None:
-            found.add((cell.model.label(), cell.seed, control.label()))
-    return found
-
-
-def _control_place(cell: Cell) -> tuple[str, int, str]:
-    return (cell.model.label(), cell.seed, "" if cell.method is None else cell.method.label())
 
 
 def _order(suite: Suite) -> Callable[[Place], tuple[int, ...]]:
