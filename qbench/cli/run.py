@@ -20,6 +20,7 @@ def run(
     suite: options.SuiteOption,
     only: options.OnlyOption = None,
     seeds: options.SeedsOption = None,
+    shard: options.ShardOption = None,
     device: executing.DeviceOption = "auto",
     jobs: executing.JobsOption = None,
     timeout: executing.TimeoutOption = None,
@@ -44,7 +45,7 @@ def run(
 
     check_device(device)
     way = executing.Way(device, jobs, executing.seconds_of(timeout))
-    loaded, cells = select(suite, seeds, only)
+    loaded, cells = select(suite, seeds, only, shard)
     folder = RunFolder(options.run_path(loaded.name, out))
     console = options.console()
     baseline = comparing.read(loaded.name)  # one that cannot be read is told of before anything is run
