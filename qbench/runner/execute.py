@@ -33,13 +33,14 @@ from qbench.methods.layer_inputs import (
 from qbench.methods.problem import Problem, Solution
 from qbench.methods.training_options import WeightTraining
 from qbench.quant.block_grid import BlockGrid
-from qbench.runner import evaluation_fence, evidence, machine, probing
+from qbench.runner import evidence, machine, probing
 from qbench.runner.handed_over import HandedWatch
 from qbench.runner.identity import PlannedCell
 from qbench.runner.session import Session
 from qbench.runner.targets import GridPlace, left_alone, make_problem, no_grid
 from qbench.store.record import Cost, DocumentLosses, Record
 from qbench.suite.cell import Cell
+from qbench.tasks import evaluation_fence
 
 
 def execute(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from qbench.runner.evaluation_fence import lowered
+from qbench.tasks.evaluation_fence import lowered
 
 if TYPE_CHECKING:
     from qbench.methods.latent import LatentWeight

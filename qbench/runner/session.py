@@ -13,10 +13,10 @@ from qbench.methods.sequential import full_precision_hessians
 from qbench.quant.block_grid import BlockGrid
 from qbench.quantizers.base import Quantizer
 from qbench.quantizers.layout import choose_grid, require_same
-from qbench.runner import evaluation_fence
 from qbench.runner.targets import GridPlace, make_problem, no_grid
 from qbench.spec import Spec
 from qbench.suite.cell import Cell
+from qbench.tasks import evaluation_fence
 
 
 class Session:

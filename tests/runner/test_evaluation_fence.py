@@ -18,14 +18,13 @@ from qbench.methods.problem import Problem
 from qbench.methods.rtn import RoundToNearest
 from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.quantizers.absmax import AbsMax
-from qbench.runner import evaluation_fence
 from qbench.runner.execute import execute
 from qbench.runner.handed_over import HandedWatch, functions
 from qbench.runner.identity import identify
 from qbench.runner.session import Session
 from qbench.runner.targets import make_problem
 from qbench.suite.cell import Cell
-from qbench.tasks import corpus
+from qbench.tasks import corpus, evaluation_fence
 from qbench.tasks.causal_lm import ZooLM
 from qbench.tasks.evaluation import announce
 from qbench.tasks.image_classifier import ZooClassifier
