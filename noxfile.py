@@ -37,6 +37,14 @@ def tests(session: nox.Session) -> None:
     session.run(program(session, "python"), "-m", "pytest", *session.posargs, external=True)
 
 
+@nox.session(venv_backend="none", default=False)
+def nightly(session: nox.Session) -> None:
+    """Run the tests that take minutes, such as fifty kills and ten reruns; posargs go to pytest."""
+    qbench(session, "fetch")
+    python = program(session, "python")
+    session.run(python, "-m", "pytest", "-m", "nightly", "--timeout=7200", *session.posargs, external=True)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check code and format with ruff."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
@@ -84,6 +85,7 @@ def start(device: str, threads: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from qbench.runner import machine
 
+    importlib.import_module("qbench.runner.execute")  # seconds, which are no cell's
     machine.settle(threads)
     _open_session(machine.resolve_device(device), threads)
 

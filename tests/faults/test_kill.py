@@ -1,0 +1,108 @@
+"""Kill -9: whatever the instant, what has ended is sound, and the resumed run is the run that was never killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+Start = Callable[..., "subprocess.Popen[str]"]
+RUN = ("run", "--device", "cpu", "--jobs", "2", "--suite")
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="kill -9"),
+    pytest.mark.timeout(3600),
+]
+
+
+def kill(driver: subprocess.Popen[str], whole: bool, folders: Any) -> None:
+    """Kill a run, or the run and its workers at once, and wait until none of its processes is left."""
+    try:
+        family = psutil.Process(driver.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        family = []
+    if whole:
+        os.killpg(driver.pid, signal.SIGKILL)
+    else:
+        driver.kill()
+    driver.communicate()
+    folders.wait_for_all(family)
+
+
+@pytest.mark.slow
+def test_three_kills_lose_nothing_that_has_ended(start: Start, folders: Any, tmp_path: Path) -> None:
+    chance, broken = random.Random(1), tmp_path / "broken"
+    before: dict[str, Any] = {}
+    for turn in range(3):
+        driver = start(*RUN, "waiting.yaml", "--out", broken)
+        goal = len([name for name in before if name.endswith(".json")]) + 1
+        folders.wait_until(lambda goal=goal, driver=driver: driver.poll() is not None or folders.count(broken) >= goal)
+        time.sleep(chance.uniform(0, 0.4))
+        kill(driver, bool(turn % 2), folders)
+        assert driver.returncode == -signal.SIGKILL
+        assert folders.unsound(broken) == []
+        after = folders.results(broken)
+        assert before.items() <= after.items()
+        before = after
+    kept = folders.count(broken)
+    assert 3 <= kept < 9
+
+    whole = start(*RUN, "waiting.yaml", "--out", "whole")
+    _, said = whole.communicate(timeout=folders.patience)
+    assert whole.returncode == 0, said
+    resumed = start(*RUN, "waiting.yaml", "--out", broken)
+    _, said = resumed.communicate(timeout=folders.patience)
+    assert resumed.returncode == 0, said
+    assert f"waiting: {9 - kept} cells to run, {kept} from the records in" in said
+    assert folders.results(broken) == folders.results(tmp_path / "whole")
+    assert len(folders.results(broken)) == 9 + 8
+    assert not list(broken.rglob("*.tmp"))
+
+
+@pytest.mark.nightly
+def test_fifty_kills_at_random_instants_of_the_smoke_suite(
+    start: Start, folders: Any, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Where a run ends before its kill, it is compared with the undisturbed one, and the next one starts afresh."""
+    chance, kills, rounds, with_new, checked = random.Random(50), 0, 0, 0, 0
+    started = time.monotonic()
+    whole = start(*RUN, "smoke", "--out", "whole")
+    _, said = whole.communicate(timeout=1200)
+    assert whole.returncode == 0, said
+    expected = folders.results(tmp_path / "whole")
+    assert len([name for name in expected if name.endswith(".json")]) == 17
+
+    while kills < 50:
+        rounds += 1
+        folder, ended = tmp_path / f"broken-{rounds}", False
+        while not ended:
+            driver, before = start(*RUN, "smoke", "--out", folder), folders.results(folder)
+            try:
+                # From the first import to well after a worker's first cells.
+                _, said = driver.communicate(timeout=chance.uniform(0.5, 16) if kills < 50 else 1200)
+                assert driver.returncode == 0, said
+                ended = True
+            except subprocess.TimeoutExpired:
+                kill(driver, chance.random() < 0.5, folders)
+                kills += 1
+            after = folders.results(folder)
+            assert folders.unsound(folder) == []
+            assert before.items() <= after.items(), f"kill {kills} lost something"
+            with_new += len(after) > len(before)
+            checked += len(after)
+        assert folders.results(folder) == expected
+        assert not list(folder.rglob("*.tmp"))
+    record_property("kills", kills)
+    record_property("runs brought to their end", rounds)
+    record_property("starts that left new files", with_new)
+    record_property("files checked", checked)
+    record_property("seconds", round(time.monotonic() - started))
