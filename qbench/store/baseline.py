@@ -3,68 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from qbench import __version__
 from qbench.atomic import write_text
-from qbench.errors import StoreError, nearest
-from qbench.store.environment import shared_environment
+from qbench.errors import StoreError
 from qbench.store.floats import dumps
-from qbench.store.newest import newest
-from qbench.store.record import Record, Status, find_accuracy, find_loss
-from qbench.store.spread import Spread, measure_spread
+from qbench.store.ground import device_class
+from qbench.store.results import CellResult, Results
+from qbench.store.spread import measure_spread
 
-BASELINE_VERSION = 1
-
-
-class BaselineCell(BaseModel):
-    """What a baseline keeps of one cell.
-
-    Attributes
-    ----------
-    axes, status, reason, metrics, effective_bits, weights_sha256
-        As in `Record`.
-    fallback : bool
-        Whether a layer fell back.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    axes: dict[str, str | int | None]
-    status: Status
-    reason: str | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)
-    effective_bits: float | None = None
-    weights_sha256: str | None = None
-    fallback: bool = False
-
-    @property
-    def loss_key(self) -> str | None:
-        """Return the name of the loss in `metrics`, or None; see `find_loss`."""
-        return find_loss(self.metrics)
-
-    @property
-    def loss(self) -> float | None:
-        """Return the evaluation loss in nats a token (or an image), or None."""
-        return None if self.loss_key is None else self.metrics[self.loss_key]
-
-    @property
-    def accuracy(self) -> float | None:
-        """Return the share of images classified as they are labelled, or None."""
-        return find_accuracy(self.metrics)
-
-    @property
-    def flaw(self) -> str | None:
-        """Return why the cell is not clean, or None."""
-        if self.status != "ok":
-            return f"{self.status}: {self.reason or 'no reason given'}"
-        if self.fallback:
-            return "a layer fell back"
-        return None if self.loss is None or math.isfinite(self.loss) else f"loss is {self.loss}"
+BASELINE_VERSION = 2
 
 
 class Baseline(BaseModel):
@@ -74,58 +26,21 @@ class Baseline(BaseModel):
     ----------
     schema_version : int
         Version of this layout.
-    suite, qbench_version : str
-        What was run, by which version.
-    environment : dict of str to str
-        See `shared_environment`.
-    cells : dict of str to BaselineCell
-        By label (`cell_label` of the axes): a cell keeps its place when its identity changes.
-    spread : list of Spread
-        Excess loss over the seeds of each row.
+    suite : str
+        What was run.
+    devices : dict of str to Results
+        By class of device (`device_class`).
     """
 
     model_config = ConfigDict(extra="forbid")
 
     schema_version: int = BASELINE_VERSION
     suite: str
-    qbench_version: str
-    environment: dict[str, str] = Field(default_factory=dict)
-    cells: dict[str, BaselineCell]
-    spread: list[Spread] = Field(default_factory=list)
-
-
-def make_baseline(records: Iterable[Record], *, suite: str | None = None) -> Baseline:
-    """Return the baseline that records make; of several records of one label the newest counts.
-
-    Parameters
-    ----------
-    records : iterable of Record
-        What a run of the suite left.
-    suite : str, optional
-        The suite's name; not needed when all records name the same one.
-
-    Raises
-    ------
-    StoreError
-        There is no record, or the records name several suites and none is given.
-    """
-    chosen = newest(record for record in records if not record.is_probe)
-    suites = sorted({record.suite for record in chosen.values()})
-    if not chosen:
-        raise StoreError("there are no records to make a baseline of: run the suite first")
-    if suite is None and len(suites) > 1:
-        raise StoreError(f"the records are of several suites ({', '.join(suites)}): say which one to bless")
-    return Baseline(
-        suite=suite or suites[0],
-        qbench_version=__version__,
-        environment=shared_environment(chosen.values()),
-        cells={label: _compact(record) for label, record in sorted(chosen.items())},
-        spread=measure_spread(chosen.values()),
-    )
+    devices: dict[str, Results]
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Return the baseline in a file.
+    """Return the baseline in a file, brought up to the current layout.
 
     Raises
     ------
@@ -139,68 +54,73 @@ def read_baseline(path: Path) -> Baseline:
     except ValueError as error:
         raise StoreError(f"{path} is no baseline: not JSON ({error})") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > BASELINE_VERSION:
+    if not isinstance(version, int) or version < 1:
+        raise StoreError(f"{path} is no baseline: no schema_version")
+    if version > BASELINE_VERSION:
         raise StoreError(f"{path}: schema_version {version} was written by a newer qbench: update qbench")
     try:
-        return Baseline.model_validate(data)
+        for old in range(version, BASELINE_VERSION):
+            data = {**_MIGRATIONS[old](data), "schema_version": old + 1}
+        return Baseline.model_validate(_without_spread(data))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise StoreError(f"{path} is no baseline: {place}: {first['msg']}") from error
 
 
-def write_baseline(
-    path: Path, baseline: Baseline, *, expected_labels: Collection[str], accepted: Collection[str] = ()
-) -> None:
-    """Bless: write a baseline, one line a cell, in one step.
-
-    Parameters
-    ----------
-    path : Path
-        The file to make or replace.
-    baseline : Baseline
-        What to write.
-    expected_labels : collection of str
-        Every cell the suite runs; one that is not in the baseline is missing.
-    accepted : collection of str
-        Labels that may be missing, failed or fallen back.
-
-    Raises
-    ------
-    StoreError
-        A cell is missing or not clean and is not accepted, or an accepted label is no cell at all.
-    """
-    labels = set(expected_labels) | set(baseline.cells)
-    for label in accepted:
-        if label not in labels:
-            raise StoreError(f"cannot accept {label!r}, which is no cell of {baseline.suite}{nearest(label, labels)}")
-    flaws = {label: "missing" for label in sorted(labels - set(baseline.cells))}
-    flaws |= {label: cell.flaw for label, cell in baseline.cells.items() if cell.flaw}
-    refused = [f"{label} ({flaw})" for label, flaw in sorted(flaws.items()) if label not in accepted]
-    if refused:
-        raise StoreError(
-            f"not blessed, because of {len(refused)} of {len(labels)} cells: {', '.join(refused)}. "
-            "Run them again, or name the ones to accept"
-        )
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Write a baseline, one line a cell, in one step."""
     write_text(path, _lines(baseline))
 
 
-def _compact(record: Record) -> BaselineCell:
-    return BaselineCell(
-        axes=record.axes,
-        status=record.status,
-        reason=record.reason,
-        metrics=record.metrics,
-        effective_bits=record.effective_bits,
-        weights_sha256=record.weights_sha256,
-        fallback=bool(record.fallbacks),
-    )
+def _first_to_second(data: dict[str, Any]) -> dict[str, Any]:
+    """Make of the one ground of version 1 the only class of device; what was accepted then is expected to fail."""
+    results: dict[str, Any] = {name: data[name] for name in ("environment", "qbench_version", "cells") if name in data}
+    cells = data.get("cells")
+    flawed = {
+        label
+        for label, cell in (cells if isinstance(cells, dict) else {}).items()
+        if CellResult.model_validate(cell).flaw is not None
+    }
+    results["expected"] = {label: {"reason": "accepted before reasons were kept"} for label in sorted(flawed)}
+    return {"suite": data.get("suite"), "devices": {device_class(data.get("environment") or {}): results}}
+
+
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _first_to_second}
+
+
+def _without_spread(data: dict[str, Any]) -> dict[str, Any]:
+    # It follows from the cells, and is in the file for those who read it: tolerances cannot be loosened there.
+    devices = data.get("devices")
+    if not isinstance(devices, dict):
+        return data
+    kept = {
+        name: {key: value for key, value in part.items() if key != "spread"} if isinstance(part, dict) else part
+        for name, part in devices.items()
+    }
+    return {**data, "devices": kept}
 
 
 def _lines(baseline: Baseline) -> str:
     # One line a cell, so that a change to one cell is one line of a diff.
-    data = baseline.model_dump()
-    cells = ",\n".join(f"{dumps(label)}: {dumps(cell)}" for label, cell in sorted(data.pop("cells").items()))
-    spread = ",\n".join(dumps(row) for row in data.pop("spread"))
-    head = ",\n".join(f"{dumps(name)}: {dumps(value)}" for name, value in sorted(data.items()))
-    return f'{{\n{head},\n"cells": {{\n{cells}\n}},\n"spread": [\n{spread}\n]\n}}\n'
+    devices = ",\n".join(f"{dumps(name)}: {_device(part)}" for name, part in sorted(baseline.devices.items()))
+    head = f'"schema_version": {baseline.schema_version},\n"suite": {dumps(baseline.suite)}'
+    return f'{{\n{head},\n"devices": {{\n{devices}\n}}\n}}\n'
+
+
+def _device(results: Results) -> str:
+    data = results.model_dump(exclude_defaults=True)
+    parts = [f'"{name}": {dumps(getattr(results, name))}' for name in ("environment", "qbench_version")]
+    parts.append(_list("history", data.get("history", [])))
+    parts += [_table(name, data.get(name, {})) for name in ("expected", "evaluations", "cells")]
+    parts.append(_list("spread", [spread.model_dump() for spread in measure_spread(results)]))
+    return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def _list(name: str, values: list[Any]) -> str:
+    return f'"{name}": [\n' + ",\n".join(map(dumps, values)) + "\n]"
+
+
+def _table(name: str, values: dict[str, Any]) -> str:
+    lines = ",\n".join(f"{dumps(key)}: {dumps(value)}" for key, value in sorted(values.items()))
+    return f'"{name}": {{\n{lines}\n}}'

@@ -1,75 +1,35 @@
-"""What changed between a baseline and a run."""
+"""What changed between a baseline and a run.
+
+Full precision comes first: where it moved, the cells of its model and seed are not judged, since nothing is known of
+what they are measured against. Every other cell is judged by its loss above the full-precision cell of the same run,
+so that what moves both is no change; a change counts where it is beyond the noise of arithmetic (`Tolerances`) and
+where the documents bear it out (`paired_interval`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any
 
-from qbench.store.baseline import Baseline, BaselineCell
-from qbench.store.environment import shared_environment
 from qbench.store.floats import spell
-from qbench.store.newest import newest
+from qbench.store.gathering import gather
+from qbench.store.paired import Stratum, paired_interval
 from qbench.store.record import Record
-from qbench.store.spread import accuracy_sd, row_of
-
-Verdict = Literal["same", "better", "worse", "new", "missing", "failed"]
-
-FLOOR = 0.02
-"""The least tolerance of a loss, nats a token (or an image)."""
-
-ACCURACY_FLOOR = 0.005
-"""The least tolerance of an accuracy: half a point, five images of a thousand."""
-
-_WORST_FIRST: tuple[Verdict, ...] = ("failed", "missing", "worse", "better", "new", "same")
-
-
-@dataclass(frozen=True)
-class ComparisonRow:
-    """One cell, then and now.
-
-    Attributes
-    ----------
-    label : str
-        The place in the leaderboard.
-    old, new, delta : float or None
-        Loss in the baseline, loss now, and ``new - old``; nats a token (or an image).
-    tolerance : float
-        ``max(0.02, 3 sd)`` with the baseline's sd of the excess loss over the seeds of the row; nats a token (or an
-        image).
-    verdict : str
-        ``same``, ``better``, ``worse``, ``new``, ``missing`` or ``failed``.
-    identical : bool
-        The quantized weights are the same to the bit.
-    note : str
-        What a number does not say.
-    old_accuracy, new_accuracy : float or None
-        Of image classifiers, shares.
-    accuracy_tolerance : float
-        ``max(0.005, 3 sd)`` with the baseline's sd of the accuracy less full precision's; a share. What is beyond
-        either tolerance is better or worse; what is better by one and worse by the other is worse.
-    """
-
-    label: str
-    old: float | None
-    new: float | None
-    delta: float | None
-    tolerance: float
-    verdict: Verdict
-    identical: bool = False
-    note: str = ""
-    old_accuracy: float | None = None
-    new_accuracy: float | None = None
-    accuracy_tolerance: float = ACCURACY_FLOOR
-
-    @property
-    def changes(self) -> tuple[float, ...]:
-        """Return what is worse than in the baseline, in tolerances, measure by measure; negative is better."""
-        found = [] if self.delta is None else [self.delta / self.tolerance]
-        if self.old_accuracy is not None and self.new_accuracy is not None:
-            found.append((self.old_accuracy - self.new_accuracy) / self.accuracy_tolerance)
-        return tuple(found)
+from qbench.store.recovery import recovery
+from qbench.store.results import (
+    CellResult,
+    Results,
+    evaluation_name,
+    full_precision_label,
+    same_ground,
+)
+from qbench.store.spread import Row, row_of
+from qbench.store.tolerance import FLOOR, Tolerances
+from qbench.store.verdict import RED, REGRESSED, WORST_FIRST, ComparisonRow, by_size, of_expected, of_presence
+from qbench.suite.cell import cell_label
 
 
 @dataclass(frozen=True)
@@ -78,40 +38,64 @@ class Comparison:
 
     Attributes
     ----------
-    suite : str
-        The baseline's suite.
+    suite, device : str
+        The suite, and the class of device whose baseline is compared with.
     rows : tuple of ComparisonRow
         Worst first.
     environment : dict of str to tuple of str
         What the two grounds do not share: name to (then, now); a dash stands for a value that is not there.
     left_out : int
         Cells of the baseline that were not expected to run.
+    seed_means : tuple of ComparisonRow
+        Means over the seeds of a row that changed while no cell of it did; worst first.
+    exact : bool
+        Whether other weights on the same ground are red.
     """
 
     suite: str
     rows: tuple[ComparisonRow, ...]
     environment: dict[str, tuple[str, str]]
     left_out: int = 0
+    seed_means: tuple[ComparisonRow, ...] = ()
+    exact: bool = False
+    device: str = ""
 
     @property
     def regressed(self) -> bool:
-        """Whether any cell is worse, missing or failed."""
-        return any(row.verdict in ("worse", "missing", "failed") for row in self.rows)
+        """Whether anything is worse, missing or failed, or could not be judged."""
+        return any(row.verdict in REGRESSED for row in (*self.rows, *self.seed_means))
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is red."""
+        return not any(map(self.red, (*self.rows, *self.seed_means)))
 
     @property
     def counts(self) -> dict[str, int]:
         """Return how many rows each verdict has, worst first, without zeros."""
-        counts = {verdict: sum(row.verdict == verdict for row in self.rows) for verdict in _WORST_FIRST}
+        counts = {verdict: sum(row.verdict == verdict for row in self.rows) for verdict in WORST_FIRST}
         return {verdict: count for verdict, count in counts.items() if count}
+
+    def red(self, row: ComparisonRow) -> bool:
+        """Return whether a row does not pass."""
+        return row.verdict in RED or (self.exact and row.other_weights)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for ``--json``."""
         data: dict[str, Any] = spell(asdict(self))
-        return {**data, "regressed": self.regressed, "counts": self.counts}
+        for name, rows in (("rows", self.rows), ("seed_means", self.seed_means)):
+            data[name] = [{**plain, "red": self.red(row)} for plain, row in zip(data[name], rows, strict=True)]
+        return {**data, "regressed": self.regressed, "passed": self.passed, "counts": self.counts}
 
 
 def compare(
-    records: Iterable[Record], baseline: Baseline, expected_labels: Collection[str] | None = None
+    records: Iterable[Record],
+    baseline: Results,
+    expected_labels: Collection[str] | None = None,
+    *,
+    suite: str = "",
+    device: str = "",
+    exact: bool = False,
 ) -> Comparison:
     """Compare a run with a baseline, cell by cell, matched by label.
 
@@ -119,81 +103,205 @@ def compare(
     ----------
     records : iterable of Record
         What the run left; of several records of one label the newest counts.
-    baseline : Baseline
-        The blessed results.
+    baseline : Results
+        The blessed results of one class of device.
     expected_labels : collection of str, optional
         The cells that the run had to make; all others are left out and counted. By default every cell of the baseline
         and of the run.
+    suite, device : str
+        What to call them.
+    exact : bool
+        Whether other weights on the same ground are red.
     """
-    chosen = newest(record for record in records if not record.is_probe)
-    labels = set(baseline.cells) | set(chosen) if expected_labels is None else set(expected_labels)
-    sd = {spread.row: spread.sd or 0.0 for spread in baseline.spread}
-    measured = [(cell.axes, cell.accuracy) for cell in baseline.cells.values() if cell.status == "ok"]
-    of_accuracy = accuracy_sd((axes, accuracy) for axes, accuracy in measured if accuracy is not None)
-    rows = []
-    for label in sorted(labels):
-        old, new = baseline.cells.get(label), chosen.get(label)
-        axes = old.axes if old is not None else new.axes if new is not None else None
-        place = () if axes is None else row_of(axes)
-        tolerances = max(FLOOR, 3 * sd.get(place, 0.0)), max(ACCURACY_FLOOR, 3 * of_accuracy.get(place, 0.0))
-        rows.append(_judge(label, old, new, tolerances))
-    now = shared_environment(record for label, record in chosen.items() if label in labels)
-    then = baseline.environment
+    return compare_results(baseline, gather(records), expected_labels, suite=suite, device=device, exact=exact)
+
+
+def compare_results(
+    old: Results,
+    new: Results,
+    expected_labels: Collection[str] | None = None,
+    *,
+    suite: str = "",
+    device: str = "",
+    exact: bool = False,
+) -> Comparison:
+    """Compare results with older ones; see `compare`.
+
+    Parameters
+    ----------
+    old, new : Results
+        Then and now; tolerances are those of `old`.
+    expected_labels, suite, device, exact
+        As in `compare`.
+    """
+    held = {*old.cells, *old.expected}
+    labels = held | set(new.cells) if expected_labels is None else set(expected_labels)
+    judge = _Judge(old, new)
+    rows = [judge.row(label) for label in sorted(labels)]
+    then, now = old.environment, new.environment
     return Comparison(
-        suite=baseline.suite,
-        rows=tuple(sorted(rows, key=_rank)),
+        suite=suite,
+        rows=tuple(sorted(rows, key=lambda row: row.rank)),
         environment={
             name: (then.get(name, "-"), now.get(name, "-"))
             for name in sorted({*then, *now})
             if now and then.get(name) != now.get(name)
         },
-        left_out=len(set(baseline.cells) - labels),
+        left_out=len(held - labels),
+        seed_means=tuple(sorted(judge.seed_means(rows), key=lambda row: row.rank)),
+        exact=exact,
+        device=device,
     )
 
 
-def _judge(label: str, old: BaselineCell | None, new: Record | None, tolerances: tuple[float, float]) -> ComparisonRow:
-    before, after = None if old is None else old.loss, None if new is None else new.loss
-    delta = None if before is None or after is None or not math.isfinite(after - before) else after - before
-    scores = None if old is None else old.accuracy, None if new is None else new.accuracy
-    identical = bool(old and new and new.weights_sha256 and old.weights_sha256 == new.weights_sha256)
+class _Judge:
+    """Both results, and what follows from them for single cells."""
 
-    def row(verdict: Verdict, note: str = "") -> ComparisonRow:
-        loss = (before, after, delta, tolerances[0])
-        return ComparisonRow(label, *loss, verdict, identical, note, *scores, tolerances[1])
+    def __init__(self, old: Results, new: Results) -> None:
+        self.old, self.new = old, new
+        self._closed: dict[str, str | None] = {}
 
-    if new is None or new.status == "skipped":
-        if new is not None and (old is None or old.status == "skipped"):
-            return row("same" if old else "new", f"skipped: {new.reason}")
-        return row("missing", "no record" if new is None else f"skipped: {new.reason}")
-    flaw = new.reason or "no reason given" if new.status != "ok" else None
-    if flaw is None and after is not None and not math.isfinite(after):
-        flaw = f"loss is {after}"
-    if flaw is not None:
-        known = old is not None and old.flaw is not None and not old.fallback
-        return row("same" if known else "failed", f"{flaw} (accepted in the baseline)" if known else flaw)
-    if old is None:
-        return row("new", "a layer fell back" if new.fallbacks else "")
-    if old.status != "ok" or (before is not None and not math.isfinite(before)):
-        return row("better", f"was {old.flaw}")
-    if new.loss_key != old.loss_key:
-        return row("missing", f"measured as {new.loss_key or 'nothing'}, the baseline as {old.loss_key or 'nothing'}")
-    if scores[0] is not None and scores[1] is None:
-        return row("missing", "no accuracy was measured, the baseline has one")
-    if new.fallbacks and not old.fallback:
-        return row("worse", f"layers that fell back: {len(new.fallbacks)}, in the baseline none")
-    return _by_size(row("same"))
+    @cached_property
+    def tolerances(self) -> Tolerances:
+        return Tolerances(self.old)
+
+    def row(self, label: str) -> ComparisonRow:
+        old, new = self.old.cells.get(label), self.new.cells.get(label)
+        row = self._numbers(label, old, new)
+        known = self.old.expected.get(label)
+        if known is not None and (found := of_expected(row, old, new, known)) is not None:
+            return found
+        cell = old or new
+        if old is not None and cell is not None and not cell.is_fp and not (new and self._broke_itself(new)):
+            closed = self._gate(cell)
+            if closed is not None:
+                return replace(row, verdict="blocked", note=closed)
+        found = of_presence(row, old, new) or by_size(row, documents=not (cell and cell.is_fp))
+        return found.said("expected", f"expected: {known.reason}") if known and found.verdict == "same" else found
+
+    @staticmethod
+    def _broke_itself(new: CellResult) -> bool:
+        return new.breakdown is not None and new.status != "skipped"
+
+    def _gate(self, cell: CellResult) -> str | None:
+        """Return why the cells of a model and seed cannot be judged, or None."""
+        name = evaluation_name(cell.axes)
+        if name not in self._closed:
+            self._closed[name] = self._why_closed(full_precision_label(cell.axes))
+        return self._closed[name]
+
+    def _why_closed(self, label: str) -> str | None:
+        old, new = self.old.cells.get(label), self.new.cells.get(label)
+        if new is None or new.breakdown:
+            return "full precision failed" if new else "full precision is missing"
+        if old is None or old.breakdown:
+            return "full precision failed in the baseline" if old else "full precision is not in the baseline"
+        row = self._numbers(label, old, new)
+        verdict = (of_presence(row, old, new) or by_size(row, documents=False)).verdict
+        return None if verdict == "same" else f"full precision is {verdict}"
+
+    def _numbers(self, label: str, old: CellResult | None, new: CellResult | None) -> ComparisonRow:
+        """Return a row with all that is measured and no verdict yet."""
+        cell = old or new
+        if cell is None:
+            return ComparisonRow(label, None, None, None, FLOOR, "same")
+        alike = bool(old and new) and same_ground(self.old.ground(old or cell), self.new.ground(new or cell))
+        tolerance = self.tolerances.of(cell, alike=alike)
+        delta, interval = None, None
+        if old is not None and new is not None:
+            before, after = self.old.excess(old), self.new.excess(new)
+            if before is not None and after is not None and math.isfinite(after - before):
+                delta = after - before
+                stratum = self._stratum(old, new)
+                interval = None if stratum is None else paired_interval([stratum], label)
+        identical = bool(old and new and new.weights_sha256 and old.weights_sha256 == new.weights_sha256)
+        other = bool(alike and old and new and old.weights_sha256 and new.weights_sha256 and not identical)
+        notes = ["other weights on equal ground"] if other else []
+        notes += [] if tolerance.measured or delta is None or cell.is_fp else ["noise unmeasured"]
+        (was, was_accuracy), (now, now_accuracy) = self._recovery(self.old, old), self._recovery(self.new, new)
+        return ComparisonRow(
+            label,
+            None if old is None else old.loss,
+            None if new is None else new.loss,
+            delta,
+            tolerance.loss,
+            "same",
+            identical,
+            "; ".join(notes),
+            None if old is None else old.accuracy,
+            None if new is None else new.accuracy,
+            tolerance.accuracy,
+            interval,
+            was,
+            now,
+            was_accuracy,
+            now_accuracy,
+            other,
+            evaluation_name(cell.axes),
+        )
+
+    def _stratum(self, old: CellResult, new: CellResult) -> Stratum | None:
+        """Return how the judged quantity differs document by document; None where that is not known."""
+        then, now = self.old.evaluation(old.axes), self.new.evaluation(new.axes)
+        known = then.documents and (then.documents, then.tokens) == (now.documents, now.tokens)
+        parts = [old.losses, new.losses]
+        if not old.is_fp:
+            parts += [
+                full.losses if full else []
+                for full in map(Results.full_precision, (self.old, self.new), 2 * [old.axes])
+            ]
+        if not known or any(len(losses) != len(then.documents) for losses in parts):
+            return None
+        above = [after - before for before, after in zip(old.losses, new.losses, strict=True)]
+        if not old.is_fp:
+            above = [one - (after - before) for one, before, after in zip(above, *parts[2:], strict=True)]
+        return Stratum(tuple(above), tuple(then.tokens))
+
+    def _recovery(self, results: Results, cell: CellResult | None) -> tuple[float | None, float | None]:
+        full = None if cell is None else results.full_precision(cell.axes)
+        if cell is None or cell.is_fp or full is None:
+            return None, None
+        own, other = (
+            results.evaluation(cell.axes),
+            (self.new if results is self.old else self.old).evaluation(cell.axes),
+        )
+        # A baseline of before chance was kept is of the same model: a guess is as good there.
+        loss = own.chance_loss if own.chance_loss is not None else other.chance_loss
+        accuracy = own.chance_accuracy if own.chance_accuracy is not None else other.chance_accuracy
+        return recovery(cell.loss, full.loss, loss), recovery(cell.accuracy, full.accuracy, accuracy)
+
+    def seed_means(self, rows: Iterable[ComparisonRow]) -> Iterable[ComparisonRow]:
+        """Yield the rows whose mean over seeds changed, of those without a cell that did."""
+        found: dict[Row, list[tuple[ComparisonRow, CellResult]]] = {}
+        for row in rows:
+            cell = self.old.cells.get(row.label)
+            if cell is not None and not cell.is_fp and row.verdict != "blocked":
+                found.setdefault(row_of(cell.axes), []).append((row, cell))
+        for seeds in found.values():
+            if len(seeds) > 1 and all(row.verdict == "same" and row.delta is not None for row, _ in seeds):
+                mean = self._mean(seeds)
+                if mean.verdict != "same":
+                    yield mean
+
+    def _mean(self, seeds: list[tuple[ComparisonRow, CellResult]]) -> ComparisonRow:
+        rows, count = [row for row, _ in seeds], len(seeds)
+        label = cell_label({**seeds[0][1].axes, "seed": None}).removesuffix("/sNone")
+        strata = [self._stratum(cell, self.new.cells[cell_label(cell.axes)]) for _, cell in seeds]
+        known = [stratum for stratum in strata if stratum is not None]
+        mean = ComparisonRow(
+            f"{label} (mean of {count} seeds)",
+            _mean_of([row.old for row in rows]),
+            _mean_of([row.new for row in rows]),
+            _mean_of([row.delta for row in rows]),
+            max(row.tolerance for row in rows) / math.sqrt(count),
+            "same",
+            interval=paired_interval(known, label) if len(known) == count else None,
+            old_recovery=_mean_of([row.old_recovery for row in rows]),
+            new_recovery=_mean_of([row.new_recovery for row in rows]),
+        )
+        return by_size(mean)
 
 
-def _by_size(row: ComparisonRow) -> ComparisonRow:
-    """Return a row of which nothing else is to be said with the verdict that its numbers give."""
-    worst, best = max(row.changes, default=0.0), min(row.changes, default=0.0)
-    verdict: Verdict = "worse" if worst > 1 else "better" if best < -1 else "same"
-    note = ""
-    if row.old_accuracy is not None and row.new_accuracy is not None:
-        old, new, tolerance = (100 * share for share in (row.old_accuracy, row.new_accuracy, row.accuracy_tolerance))
-        note = f"accuracy {old:.1f} % -> {new:.1f} %, tolerance {tolerance:.1f}" if abs(new - old) > tolerance else ""
-    return replace(row, verdict=verdict, note=note)
-
-
-def _rank(row: ComparisonRow) -> tuple[int, float, str]:
-    return (_WORST_FIRST.index(row.verdict), -max(row.changes, default=0.0), row.label)
+def _mean_of(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(values) else None

@@ -1,14 +1,14 @@
-"""How far the seeds of one row lie apart: the measured noise that a tolerance is made from."""
+"""How far the seeds of one row lie apart, and its repeats: what a baseline tells its readers of a row's scatter."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from qbench.store.record import Record
+from qbench.store.noise import loss_noise, pool_of
+from qbench.store.results import Axes, Results
 from qbench.suite.cell import FP
 
 Row = tuple[str | int | None, ...]
@@ -27,7 +27,12 @@ class Spread(BaseModel):
     mean : float
         Mean of D.
     sd : float or None
-        Sample standard deviation of D; None with one seed.
+        Sample standard deviation of D over the seeds; None with one seed.
+    noise : float or None
+        Standard deviation of D over repeats under other arithmetic, pooled (see `pool_of`); None where nothing was
+        repeated.
+    freedom : int
+        Degrees of freedom of `noise`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -39,6 +44,8 @@ class Spread(BaseModel):
     seeds: int
     mean: float
     sd: float | None
+    noise: float | None = None
+    freedom: int = 0
 
     @property
     def row(self) -> Row:
@@ -46,34 +53,39 @@ class Spread(BaseModel):
         return (self.model, self.quantizer, self.bits, self.method)
 
 
-def row_of(axes: dict[str, str | int | None]) -> Row:
+def row_of(axes: Axes) -> Row:
     """Return the axes without the seed."""
     return (axes["model"], axes["quantizer"], axes["bits"], axes["method"])
 
 
-def measure_spread(records: Iterable[Record]) -> list[Spread]:
+def measure_spread(results: Results) -> list[Spread]:
     """Return the spread of each quantized row, sorted; a seed counts when it and its FP cell have a finite loss."""
-    kept = [
-        record for record in records if record.status == "ok" and record.loss is not None and math.isfinite(record.loss)
-    ]
-    full = {(r.axes["model"], r.axes["seed"], r.loss_key): r.loss for r in kept if r.axes["method"] == FP}
     rows: dict[Row, list[float]] = {}
-    for record in kept:
-        reference = full.get((record.axes["model"], record.axes["seed"], record.loss_key))
-        if record.axes["quantizer"] is not None and reference is not None and record.loss is not None:
-            rows.setdefault(row_of(record.axes), []).append(record.loss - reference)
-    return [
-        Spread(
-            model=str(model),
-            quantizer=str(quantizer),
-            bits=int(bits or 0),
-            method=str(method),
-            seeds=len(excess),
-            mean=statistics.fmean(excess),
-            sd=statistics.stdev(excess) if len(excess) > 1 else None,
+    noise = loss_noise(results)
+    for cell in results.cells.values():
+        full = results.full_precision(cell.axes)
+        if cell.axes["quantizer"] is None or cell.breakdown or full is None or full.breakdown:
+            continue
+        if (one := results.excess(cell)) is not None:
+            rows.setdefault(row_of(cell.axes), []).append(one)
+    found = []
+    for row, above in sorted(rows.items(), key=lambda item: str(item[0])):
+        model, quantizer, bits, method = row
+        repeated = noise.get(pool_of({"model": model, "method": method, "bits": bits}))
+        found.append(
+            Spread(
+                model=str(model),
+                quantizer=str(quantizer),
+                bits=int(bits or 0),
+                method=str(method),
+                seeds=len(above),
+                mean=statistics.fmean(above),
+                sd=statistics.stdev(above) if len(above) > 1 else None,
+                noise=None if repeated is None else repeated.sd,
+                freedom=0 if repeated is None else repeated.freedom,
+            )
         )
-        for (model, quantizer, bits, method), excess in sorted(rows.items(), key=lambda item: str(item[0]))
-    ]
+    return found
 
 
 def accuracy_sd(accuracies: Iterable[tuple[Mapping[str, str | int | None], float]]) -> dict[Row, float]:

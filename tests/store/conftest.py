@@ -1,15 +1,18 @@
-"""Records without documents: what the store needs of them."""
+"""What the store needs of records: single ones without documents, and whole runs with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from qbench.store.record import LayerRow, Record
+from qbench.store.record import DocumentLosses, LayerRow, Record
 
 MakeRecord = Callable[..., Record]
+
+TOKENS = (100, 300, 200, 400, 150, 250)
+OF_DOCUMENTS = (0.3, -0.2, 0.1, 0.0, -0.1, 0.2)
 
 
 def _make(
@@ -42,3 +45,38 @@ def _make(
 @pytest.fixture(scope="session")
 def make_record() -> MakeRecord:
     return _make
+
+
+def _run(
+    excess: Mapping[str, float | Sequence[float]], full: Mapping[str, float] | float = 2.9, **fields: Any
+) -> list[Record]:
+    """Return full-precision cells and, of each label, a record with a loss above them: one number or one a document.
+
+    ``full`` is the loss of full precision, of all models and seeds or by model and seed (``m/s0``).
+    """
+    groups = {"/".join((label.split("/")[0], label.split("/")[-1])): None for label in excess}
+    levels = {group: full if isinstance(full, int | float) else full[group] for group in groups}
+    records = [
+        _with_documents(f"{group.split('/')[0]}/fp/{group.split('/')[1]}", levels[group], 0.0, fields)
+        for group in groups
+    ]
+    for label, above in excess.items():
+        level = levels["/".join((label.split("/")[0], label.split("/")[-1]))]
+        records.append(_with_documents(label, level, above, fields))
+    return records
+
+
+def _with_documents(label: str, level: float, above: float | Sequence[float], fields: dict[str, Any]) -> Record:
+    each = [above] * len(TOKENS) if isinstance(above, int | float) else above
+    sums = [n * (level + own + d) for n, own, d in zip(TOKENS, OF_DOCUMENTS, each, strict=True)]
+    documents = [
+        DocumentLosses(document=f"d{i}", tokens=n, loss_sum=total)
+        for i, (n, total) in enumerate(zip(TOKENS, sums, strict=True))
+    ]
+    facts = {"chance_loss": 6.9}
+    return _make(label, sum(sums) / sum(TOKENS), **({"documents": documents, "facts": facts} | fields))
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., list[Record]]:
+    return _run

@@ -1,4 +1,4 @@
-"""Blessing, and what a later run is told."""
+"""The file of a baseline: what survives it, which older ones load, and what is said of one that is none."""
 
 from __future__ import annotations
 
@@ -10,98 +10,67 @@ from pathlib import Path
 import pytest
 
 from qbench.errors import StoreError
-from qbench.store.baseline import Baseline, make_baseline, read_baseline, write_baseline
-from qbench.store.comparison import ComparisonRow, compare
+from qbench.store.baseline import BASELINE_VERSION, Baseline, read_baseline, write_baseline
+from qbench.store.comparison import compare, compare_results
+from qbench.store.gathering import classes_of, gather, one_class
 from qbench.store.record import Record
+from qbench.store.results import Blessing, Expected
+from qbench.store.spread import measure_spread
 
+MakeRun = Callable[..., list[Record]]
 MakeRecord = Callable[..., Record]
 
-GPTQ = "llama-1m/mse/2b/gptq/s0"
-FULL = "llama-1m/fp/s0"
+KEPT = Path(__file__).parents[2] / "results" / "baselines"
+HISTORIC = Path(__file__).parents[1] / "historic"
+GPTQ = "m/mse/2b/gptq/s0"
 
 
 @pytest.fixture
-def records(make_record: MakeRecord) -> list[Record]:
-    made = [make_record(f"llama-1m/fp/s{seed}", 2.9) for seed in range(3)]
-    made += [make_record(f"llama-1m/mse/2b/gptq/s{seed}", 3.5 + 0.1 * seed) for seed in range(3)]
-    return [*made, make_record("llama-1m/mse/4b/rtn/s0", 2.92, weights_sha256="abc")]
+def baseline(make_run: MakeRun) -> Baseline:
+    run = make_run({GPTQ: 0.6, "m/mse/2b/gptq/s1": [0.61, 0.7, 0.5, 0.6, 0.62, 0.6], "m/mse/4b/rtn/s0": 0.03})
+    results = gather([*run[:-1], run[-1].model_copy(update={"weights_sha256": "ab"})], [run])
+    results.expected["m/mse/2b/lsq/s0"] = Expected(reason="diverges", date="2026-08-01")
+    results.history.append(Blessing(date="2026-08-01", reason="first", qbench_version="0.1.0", counts={"new": 5}))
+    return Baseline(suite="tiny", devices={"cpu x86_64": results, "cuda H100": gather(run)})
 
 
-def replaced(records: list[Record], record: Record) -> list[Record]:
-    return [record if other.label == record.label else other for other in records]
-
-
-def row(records: list[Record], baseline: Baseline, label: str) -> ComparisonRow:
-    return next(row for row in compare(records, baseline).rows if row.label == label)
-
-
-def test_the_spread_is_that_of_the_excess_loss(records: list[Record], make_record: MakeRecord) -> None:
-    # The full-precision seeds lie apart as well: only the excess counts, .6, .6 and .9.
-    moved = replaced(records, make_record("llama-1m/fp/s1", 3.0))
-    moved = replaced(moved, make_record("llama-1m/mse/2b/gptq/s2", 3.8))
-    # A control is unquantized too, and nothing is measured from it.
-    moved += [make_record(f"llama-1m/fine_tune/s{seed}", 1.0) for seed in range(3)]
-    spread = {entry.row: entry for entry in make_baseline(moved).spread}
-    gptq = spread["llama-1m", "mse", 2, "gptq"]
-    assert (gptq.seeds, gptq.mean) == (3, pytest.approx(0.7))
-    assert gptq.sd == pytest.approx(math.sqrt(0.03))
-    assert spread["llama-1m", "mse", 4, "rtn"].sd is None
-
-
-def test_a_baseline_survives_its_file(records: list[Record], tmp_path: Path) -> None:
+def test_a_baseline_survives_its_file(baseline: Baseline, tmp_path: Path) -> None:
     path = tmp_path / "tiny.json"
-    baseline = make_baseline(records)
-    write_baseline(path, baseline, expected_labels=[record.label for record in records])
+    write_baseline(path, baseline)
     assert read_baseline(path) == baseline
     lines = path.read_text().splitlines()
-    assert sum(record.label in line for record in records for line in lines) == len(records), "one line a cell"
-    assert list(json.loads(path.read_text())["cells"]) == sorted(record.label for record in records)
+    cells = [line for line in lines if line.startswith('"m/') and '"axes"' in line]
+    assert len(cells) == sum(len(part.cells) for part in baseline.devices.values()), "one line a cell"
+    assert cells[:5] == sorted(cells[:5])
+    before = path.read_bytes()
+    write_baseline(path, read_baseline(path))
+    assert path.read_bytes() == before
 
 
-def test_only_clean_and_whole_suites_are_blessed(
-    records: list[Record], make_record: MakeRecord, tmp_path: Path
-) -> None:
+def test_document_names_are_kept_once_a_model_and_seed(baseline: Baseline, tmp_path: Path) -> None:
     path = tmp_path / "tiny.json"
-    dirty = replaced(records, make_record(GPTQ, fallback="rtn: Cholesky failed"))
-    dirty = replaced(dirty, make_record(FULL, status="failed", reason="out of memory", metrics={}))
-    baseline = make_baseline(dirty)
-    expected = [*(record.label for record in records), "llama-1m/mse/2b/lsq/s0"]
-    with pytest.raises(StoreError) as caught:
-        write_baseline(path, baseline, expected_labels=expected)
-    assert "not blessed, because of 3 of 8 cells: " in str(caught.value)
-    assert f"{GPTQ} (a layer fell back)" in str(caught.value)
-    assert f"{FULL} (failed: out of memory)" in str(caught.value)
-    assert "llama-1m/mse/2b/lsq/s0 (missing)" in str(caught.value)
-    with pytest.raises(StoreError, match="because of 1 of 8 cells: llama-1m/mse/2b/lsq/s0"):
-        write_baseline(path, baseline, expected_labels=expected, accepted=[GPTQ, FULL])
-    assert not path.exists()
-    write_baseline(path, baseline, expected_labels=expected, accepted=[GPTQ, FULL, "llama-1m/mse/2b/lsq/s0"])
+    write_baseline(path, Baseline(suite="tiny", devices={"cpu": baseline.devices["cpu x86_64"]}))
+    assert path.read_text().count('"d0"') == 2, "seeds 0 and 1"
+
+
+def test_a_nan_survives_and_the_file_is_strict_json(make_record: MakeRecord, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.json"
+    write_baseline(path, Baseline(suite="tiny", devices={"cpu": gather([make_record(GPTQ, math.nan)])}))
+    json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"bare {word} in the file"))
+    assert math.isnan(read_baseline(path).devices["cpu"].cells[GPTQ].loss or 0.0)
+
+
+def test_the_spread_in_a_file_is_for_readers_only(baseline: Baseline, tmp_path: Path) -> None:
+    # It follows from the cells: nobody can loosen a tolerance by writing a larger number there.
+    path = tmp_path / "tiny.json"
+    write_baseline(path, baseline)
+    data = json.loads(path.read_text())
+    written = data["devices"]["cpu x86_64"]["spread"]
+    assert written == [spread.model_dump() for spread in measure_spread(baseline.devices["cpu x86_64"])]
+    for row in written:
+        row["sd"] = row["noise"] = 100.0
+    path.write_text(json.dumps(data))
     assert read_baseline(path) == baseline
-
-
-def test_a_nan_loss_is_not_clean(make_record: MakeRecord, tmp_path: Path) -> None:
-    baseline = make_baseline([make_record(GPTQ, math.nan)])
-    with pytest.raises(StoreError, match="loss is nan"):
-        write_baseline(tmp_path / "a.json", baseline, expected_labels=[GPTQ])
-
-
-def test_an_accepted_label_must_exist(records: list[Record], tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=f"cannot accept .*did you mean '{GPTQ}'"):
-        write_baseline(
-            tmp_path / "a.json",
-            make_baseline(records),
-            expected_labels=[],
-            accepted=["llama-1m/mse/2b/gtpq/s0"],
-        )
-
-
-def test_a_baseline_is_of_one_suite(make_record: MakeRecord) -> None:
-    mixed = [make_record(), make_record(FULL, suite="other")]
-    with pytest.raises(StoreError, match=r"several suites \(other, tiny\)"):
-        make_baseline(mixed)
-    assert make_baseline(mixed, suite="tiny").suite == "tiny"
-    with pytest.raises(StoreError, match="no records"):
-        make_baseline([])
 
 
 @pytest.mark.parametrize(
@@ -109,8 +78,15 @@ def test_a_baseline_is_of_one_suite(make_record: MakeRecord) -> None:
     [
         (None, "no baseline at .*bless"),
         ("{", "not JSON"),
+        ("[]", "no schema_version"),
+        ('{"suite": "a"}', "no schema_version"),
+        ('{"schema_version": 0}', "no schema_version"),
         ('{"schema_version": 99}', "newer qbench"),
         ('{"schema_version": 1, "suite": "a", "qbench_version": "1"}', "cells: Field required"),
+        ('{"schema_version": 1, "suite": "a", "cells": {"x": 3}}', "is no baseline: "),
+        ('{"schema_version": 2, "suite": "a"}', "devices: Field required"),
+        ('{"schema_version": 2, "suite": "a", "devices": {"cpu": 3}}', r"devices.cpu: Input should be"),
+        ('{"schema_version": 2, "suite": "a", "devices": {}, "more": 1}', "more: Extra inputs"),
     ],
 )
 def test_what_is_no_baseline_is_said(tmp_path: Path, text: str | None, message: str) -> None:
@@ -121,148 +97,65 @@ def test_what_is_no_baseline_is_said(tmp_path: Path, text: str | None, message: 
         read_baseline(path)
 
 
-def test_a_run_equals_its_own_baseline(records: list[Record]) -> None:
-    comparison = compare(records, make_baseline(records))
-    assert comparison.counts == {"same": len(records)}
-    assert not comparison.regressed
-    assert comparison.environment == {}
-    assert [r.label for r in comparison.rows if r.identical] == ["llama-1m/mse/4b/rtn/s0"]
+@pytest.mark.parametrize("path", sorted(KEPT.glob("*.json")), ids=lambda path: path.stem)
+def test_every_kept_baseline_loads_and_equals_itself(path: Path, tmp_path: Path) -> None:
+    loaded = read_baseline(path)
+    assert loaded.schema_version == BASELINE_VERSION
+    write_baseline(tmp_path / path.name, loaded)
+    assert read_baseline(tmp_path / path.name) == loaded
+    for results in loaded.devices.values():
+        found = compare_results(results, results)
+        assert found.passed and set(found.counts) <= {"same", "expected"}
 
 
-def test_the_tolerance_is_measured(records: list[Record], make_record: MakeRecord) -> None:
-    baseline = make_baseline(records)
-    # gptq: sd of .6, .7, .8 is .1, three times that; rtn has one seed: the floor.
-    for label, old, tolerance in ((GPTQ, 3.5, 0.3), ("llama-1m/mse/4b/rtn/s0", 2.92, 0.02)):
-        for change, verdict in ((0.99, "same"), (1.01, "worse"), (-0.99, "same"), (-1.01, "better")):
-            judged = row(replaced(records, make_record(label, old + change * tolerance)), baseline, label)
-            assert judged.tolerance == pytest.approx(tolerance)
-            assert judged.verdict == verdict
-            assert judged.delta == pytest.approx(change * tolerance)
-
-
-def test_what_is_gone_or_broken_regresses(records: list[Record], make_record: MakeRecord) -> None:
-    baseline = make_baseline(records)
-    gone = [record for record in records if record.label != GPTQ]
-    assert row(gone, baseline, GPTQ).verdict == "missing"
-    for broken in (
-        make_record(GPTQ, status="diverged", reason="NaN at step 3", metrics={}),
-        make_record(GPTQ, math.inf),
-    ):
-        assert row([*gone, broken], baseline, GPTQ).verdict == "failed"
-        assert compare([*gone, broken], baseline).regressed
-    fell = row([*gone, make_record(GPTQ, 3.5, fallback="rtn")], baseline, GPTQ)
-    assert (fell.verdict, fell.note) == ("worse", "layers that fell back: 1, in the baseline none")
-    other = make_record(GPTQ, metrics={"loss/blocks256": 3.5})
-    assert row([*gone, other], baseline, GPTQ).note == "measured as loss/blocks256, the baseline as loss/blocks128"
-    assert compare([*gone, other], baseline).regressed
-
-
-def test_an_accepted_failure_is_not_a_regression(records: list[Record], make_record: MakeRecord) -> None:
-    failed = make_record(GPTQ, status="failed", reason="out of memory", metrics={})
-    baseline = make_baseline(replaced(records, failed))
-    again = row(replaced(records, failed), baseline, GPTQ)
-    assert (again.verdict, again.note) == ("same", "out of memory (accepted in the baseline)")
-    assert row(records, baseline, GPTQ).verdict == "better"
-
-
-def test_a_new_cell_is_new_unless_it_failed(records: list[Record], make_record: MakeRecord) -> None:
-    baseline = make_baseline(records)
-    label = "llama-1m/mse/2b/lsq/s0"
-    assert row([*records, make_record(label)], baseline, label).verdict == "new"
-    assert row([*records, make_record(label, status="failed", metrics={})], baseline, label).verdict == "failed"
-
-
-def test_a_subset_is_judged_by_what_it_had_to_run(records: list[Record]) -> None:
-    baseline = make_baseline(records)
-    subset = [record for record in records if record.axes["method"] in ("fp", "rtn")]
-    expected = [record.label for record in subset]
-    comparison = compare(subset, baseline, expected)
-    assert comparison.counts == {"same": 4}
-    assert comparison.left_out == 3
-    assert compare(subset, baseline).counts == {"missing": 3, "same": 4}
-    assert compare(subset[1:], baseline, expected).regressed
-
-
-def test_the_worst_comes_first(records: list[Record], make_record: MakeRecord) -> None:
-    baseline = make_baseline(records)
-    run = replaced(records, make_record(GPTQ, status="failed", metrics={}))
-    run = replaced(run, make_record("llama-1m/mse/4b/rtn/s0", 3.2))
-    run = replaced(run, make_record("llama-1m/mse/2b/gptq/s1", 4.0))
-    run = [record for record in run if record.label != FULL]
-    assert [r.label for r in compare(run, baseline).rows][:4] == [
-        GPTQ,
-        FULL,
-        "llama-1m/mse/4b/rtn/s0",
-        "llama-1m/mse/2b/gptq/s1",
+def test_a_baseline_of_version_1_has_one_class_and_no_documents() -> None:
+    data = json.loads((HISTORIC / "baseline_v1.json").read_text())
+    assert data["schema_version"] == 1
+    results = read_baseline(HISTORIC / "baseline_v1.json").devices
+    assert list(results) == ["cpu x86_64"]
+    part = results["cpu x86_64"]
+    assert set(part.cells) == set(data["cells"])
+    assert all(not cell.losses and not cell.repeats for cell in part.cells.values())
+    # What the old file had measured over seeds follows from its cells.
+    assert [(row.row, row.sd) for row in measure_spread(part)] == [
+        ((row["model"], row["quantizer"], row["bits"], row["method"]), pytest.approx(row["sd"]))
+        for row in data["spread"]
     ]
+    # What was accepted then is expected to fail now.
+    assert part.expected == {"m/mse/2b/lsq/s0": Expected(reason="accepted before reasons were kept")}
+    found = compare_results(part, part)
+    assert found.passed and found.counts == {"expected": 1, "same": len(part.cells) - 1}
 
 
-def test_another_ground_is_said_aloud(records: list[Record], make_record: MakeRecord) -> None:
-    now = [record.model_copy(update={"environment": {"torch": "2.9.0", "threads": 2}}) for record in records]
-    comparison = compare(now, make_baseline(records))
-    assert comparison.environment == {"torch": ("2.8.0", "2.9.0")}
-    assert comparison.to_json()["regressed"] is False
+def test_documents_that_are_not_those_of_full_precision_are_not_kept(make_run: MakeRun) -> None:
+    full, cell = make_run({GPTQ: 0.6})
+    other = cell.model_copy(
+        update={"documents": [row.model_copy(update={"document": f"{row.document}!"}) for row in cell.documents]}
+    )
+    results = gather([full, other])
+    assert results.cells[GPTQ].losses == []
+    assert len(results.cells["m/fp/s0"].losses) == len(full.documents)
 
 
-IMAGES = "resnet8-mnist/mse/2b/rtn/s0"
+def test_the_ground_of_most_cells_is_kept_once(make_run: MakeRun) -> None:
+    run = make_run({GPTQ: 0.6, "m/mse/4b/rtn/s0": 0.03}, environment={"device": "cpu", "threads": 1})
+    run[-1] = run[-1].model_copy(update={"environment": {"device": "cpu", "threads": 2}})
+    results = gather(run)
+    assert results.environment == {"device": "cpu", "threads": "1"}
+    assert {label: cell.environment for label, cell in results.cells.items() if cell.environment} == {
+        "m/mse/4b/rtn/s0": {"threads": "2"}
+    }
+    assert results.ground(results.cells["m/mse/4b/rtn/s0"])["threads"] == "2"
+    assert compare(run, results).counts == {"same": 3}
 
 
-def image_record(make_record: MakeRecord, label: str, loss: float, accuracy: float) -> Record:
-    return make_record(label, metrics={"loss/cross_entropy": loss, "accuracy/top1": accuracy})
-
-
-@pytest.fixture
-def image_records(make_record: MakeRecord) -> list[Record]:
-    """Return three seeds, two points apart above full precision that is two points apart as well, and a row of one."""
-    made = [image_record(make_record, f"resnet8-mnist/fp/s{seed}", 0.06, 0.96 + 0.01 * seed) for seed in range(3)]
-    made += [
-        image_record(make_record, f"resnet8-mnist/mse/2b/rtn/s{seed}", 2.0 + 0.1 * seed, 0.2 + 0.02 * seed)
-        for seed in range(3)
-    ]
-    return [*made, image_record(make_record, "resnet8-mnist/mse/4b/rtn/s0", 0.07, 0.955)]
-
-
-def test_images_are_blessed_and_compared(image_records: list[Record], tmp_path: Path) -> None:
-    path = tmp_path / "tiny.json"
-    baseline = make_baseline(image_records)
-    write_baseline(path, baseline, expected_labels=[record.label for record in image_records])
-    assert read_baseline(path) == baseline
-    assert compare(image_records, read_baseline(path)).counts == {"same": 7}
-
-
-def test_accuracy_has_a_tolerance_of_its_own(image_records: list[Record], make_record: MakeRecord) -> None:
-    baseline = make_baseline(image_records)
-    # The change from full precision is -.76, -.75 and -.74: its sd is .01, three times that; 4 bits have one seed.
-    for label, loss, old, tolerance in (
-        (IMAGES, 2.0, 0.2, 0.03),
-        ("resnet8-mnist/mse/4b/rtn/s0", 0.07, 0.955, 0.005),
-    ):
-        for change, verdict in ((0.99, "same"), (1.01, "better"), (-0.99, "same"), (-1.01, "worse")):
-            now = image_record(make_record, label, loss, old + change * tolerance)
-            judged = row(replaced(image_records, now), baseline, label)
-            assert judged.accuracy_tolerance == pytest.approx(tolerance)
-            assert (judged.verdict, bool(judged.note)) == (verdict, verdict != "same")
-    worse = compare(replaced(image_records, image_record(make_record, IMAGES, 2.0, 0.152)), baseline)
-    assert worse.regressed
-    assert worse.rows[0].note == "accuracy 20.0 % -> 15.2 %, tolerance 3.0"
-    assert worse.to_json()["rows"][0]["new_accuracy"] == 0.152
-
-
-def test_what_is_worse_by_one_measure_is_worse(image_records: list[Record], make_record: MakeRecord) -> None:
-    baseline = make_baseline(image_records)
-    for loss, accuracy in ((1.0, 0.1), (3.0, 0.9)):
-        now = image_record(make_record, IMAGES, loss, accuracy)
-        assert row(replaced(image_records, now), baseline, IMAGES).verdict == "worse"
-
-
-def test_accuracy_that_is_gone_regresses(image_records: list[Record], make_record: MakeRecord) -> None:
-    now = make_record(IMAGES, metrics={"loss/cross_entropy": 2.0})
-    judged = row(replaced(image_records, now), make_baseline(image_records), IMAGES)
-    assert (judged.verdict, judged.note) == ("missing", "no accuracy was measured, the baseline has one")
-
-
-def test_of_accuracies_the_worst_change_comes_first(image_records: list[Record], make_record: MakeRecord) -> None:
-    baseline = make_baseline(image_records)
-    run = replaced(image_records, image_record(make_record, IMAGES, 2.0, 0.152))
-    run = replaced(run, image_record(make_record, "resnet8-mnist/mse/4b/rtn/s0", 0.07, 0.9))
-    assert [r.label for r in compare(run, baseline).rows][:2] == ["resnet8-mnist/mse/4b/rtn/s0", IMAGES]
+def test_results_are_of_one_class_of_device(make_run: MakeRun) -> None:
+    cpu = make_run({GPTQ: 0.6}, environment={"device": "cpu", "platform": "Linux x86_64"})
+    gpu = make_run({GPTQ: 0.6}, environment={"device": "cuda", "device_name": "H100"})
+    not_executed = cpu[0].model_copy(update={"environment": {}})
+    assert one_class([*cpu, not_executed]) == "cpu x86_64"
+    assert classes_of([*cpu, *gpu]) == ["cpu x86_64", "cuda H100"]
+    with pytest.raises(StoreError, match=r"several classes of device \(cpu x86_64, cuda H100\)"):
+        one_class([*cpu, *gpu])
+    with pytest.raises(StoreError, match="not one cell was executed"):
+        one_class([not_executed])

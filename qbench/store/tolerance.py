@@ -1,0 +1,80 @@
+"""How much a cell may move before it counts as changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qbench.store.noise import accuracy_noise, loss_noise, pool_of
+from qbench.store.results import CellResult, Results
+from qbench.store.spread import accuracy_sd, measure_spread, row_of
+
+FLOOR = 0.002
+"""The least tolerance of an excess loss, nats a token (or an image)."""
+
+FULL_PRECISION_FLOOR = 0.001
+"""The least tolerance of the loss of full precision, nats a token (or an image)."""
+
+UNMEASURED = 0.02
+"""The least tolerance of an excess loss on another ground where nothing was repeated."""
+
+ACCURACY_FLOOR = 0.005
+"""The least tolerance of an accuracy: half a point, five images of a thousand."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How much one cell may move.
+
+    Attributes
+    ----------
+    loss : float
+        Nats a token (or an image).
+    accuracy : float
+        A share.
+    measured : bool
+        Whether repeats stand behind `loss`, or the ground is the same and bytes have to be.
+    freedom : int
+        Degrees of freedom of the noise behind `loss`; 0 where there are no repeats.
+    """
+
+    loss: float
+    accuracy: float
+    measured: bool
+    freedom: int = 0
+
+
+class Tolerances:
+    """The tolerances that a baseline's measured scatter gives.
+
+    Parameters
+    ----------
+    results : Results
+        The baseline's part for one class of device.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self._noise, self._accuracy_noise = loss_noise(results), accuracy_noise(results)
+        self._over_seeds = {spread.row: spread.sd or 0.0 for spread in measure_spread(results)}
+        clean = [(cell.axes, cell.accuracy) for cell in results.cells.values() if cell.status == "ok"]
+        self._accuracy_over_seeds = accuracy_sd((axes, value) for axes, value in clean if value is not None)
+
+    def of(self, cell: CellResult, *, alike: bool) -> Tolerance:
+        """Return the tolerance of a cell.
+
+        Parameters
+        ----------
+        cell : CellResult
+            Of the baseline.
+        alike : bool
+            Whether it was run again on the same ground, where equal code gives equal bytes.
+        """
+        pool, row = pool_of(cell.axes), row_of(cell.axes)
+        noise, of_accuracy = self._noise.get(pool), self._accuracy_noise.get(pool)
+        shares = 3 * self._accuracy_over_seeds.get(row, 0.0) if of_accuracy is None else of_accuracy.tolerance
+        accuracy = max(ACCURACY_FLOOR, shares)
+        floor = FULL_PRECISION_FLOOR if cell.is_fp else FLOOR
+        if noise is not None:
+            return Tolerance(max(floor, noise.tolerance), accuracy, measured=True, freedom=noise.freedom)
+        if alike or cell.is_fp:
+            return Tolerance(floor, accuracy, measured=alike)
+        return Tolerance(max(UNMEASURED, 3 * self._over_seeds.get(row, 0.0)), accuracy, measured=False)

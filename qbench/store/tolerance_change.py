@@ -1,0 +1,77 @@
+"""Which tolerances a new baseline widens or narrows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from qbench.store.noise import Pool, pool_of
+from qbench.store.results import CellResult, Results
+from qbench.store.tolerance import Tolerances
+
+_EQUAL = 1e-9
+
+
+@dataclass(frozen=True)
+class ToleranceChange:
+    """A tolerance, then and now.
+
+    Attributes
+    ----------
+    pool : Pool
+        Model, method and bits.
+    measure : str
+        ``loss`` (nats a token or an image) or ``accuracy`` (a share).
+    ground : str
+        Where it holds: ``the same ground``, ``another ground``, or ``any ground``.
+    old, new : float
+        Then and now.
+    freedom : int
+        Degrees of freedom behind the new one; 0 where nothing was repeated.
+    cells : int
+        How many cells have it.
+    """
+
+    pool: Pool
+    measure: str
+    ground: str
+    old: float
+    new: float
+    freedom: int
+    cells: int
+
+    @property
+    def wider(self) -> bool:
+        """Whether more passes than before."""
+        return self.new > self.old
+
+
+def tolerance_changes(old: Results, new: Results) -> tuple[ToleranceChange, ...]:
+    """Return the tolerances that differ for cells that are in both; widened ones first, by how much.
+
+    Parameters
+    ----------
+    old, new : Results
+        The baseline before and after.
+    """
+    before, after = Tolerances(old), Tolerances(new)
+    found: Counter[tuple[Pool, str, str, float, float, int]] = Counter()
+    for label in set(old.cells) & set(new.cells):
+        found.update(_of_cell(before, after, old.cells[label], new.cells[label]))
+    changes = [ToleranceChange(*key, cells) for key, cells in found.items()]
+    return tuple(sorted(changes, key=lambda one: (one.old / one.new, str(one))))
+
+
+def _of_cell(
+    before: Tolerances, after: Tolerances, old: CellResult, new: CellResult
+) -> list[tuple[Pool, str, str, float, float, int]]:
+    pool = pool_of(old.axes)
+    found = []
+    for ground, alike in (("the same ground", True), ("another ground", False)):
+        then, now = before.of(old, alike=alike), after.of(new, alike=alike)
+        everywhere = old.is_fp or bool(then.freedom and now.freedom)
+        where = "any ground" if everywhere else ground
+        found.append((pool, "loss", where, then.loss, now.loss, now.freedom))
+        found.append((pool, "accuracy", "any ground", then.accuracy, now.accuracy, 0))
+    return [one for one in dict.fromkeys(found) if not math.isclose(one[3], one[4], rel_tol=_EQUAL)]
