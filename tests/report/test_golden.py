@@ -8,12 +8,9 @@ from typing import Any
 
 import pytest
 
-from qbench.report.comparison import render_comparison, render_comparison_markdown
 from qbench.report.leaderboard import Leaderboard, leaderboard
 from qbench.report.markdown import render_markdown
 from qbench.report.text import render_text
-from qbench.store.baseline import make_baseline
-from qbench.store.comparison import Comparison, compare
 from qbench.store.record import Record
 
 MakeRecord = Callable[..., Record]
@@ -88,37 +85,3 @@ def test_the_leaderboard_of_a_classifier(
 
 def test_the_page_says_how_it_was_made(board: Leaderboard) -> None:
     assert "- Made by: `nox -s tables`\n" in render_markdown(board, command="nox -s tables")
-
-
-@pytest.fixture(scope="module")
-def comparison(make_record: MakeRecord) -> Comparison:
-    """Return a comparison of thirteen rows with every verdict."""
-    before = [make_record(f"m/fp/s{seed}") for seed in range(2)]
-    before += [make_record(f"m/mse/4b/{method}/s0", 0.03, weights_sha256="ab") for method in ("rtn", "gptq", "lsq")]
-    before += [make_record(f"m/mse/2b/{method}/s0", 0.6) for method in ("rtn", "gptq", "lsq", "adaround")]
-    before += [make_record(f"m/absmax/2b/{method}/s0", 4.0) for method in ("rtn", "gptq", "lsq")]
-    changed = [
-        make_record("m/mse/2b/rtn/s0", 0.7),
-        make_record("m/mse/2b/gptq/s0", 0.5, fallback="rtn: Cholesky failed"),
-        make_record("m/mse/2b/lsq/s0", 0.4),
-        make_record("m/absmax/2b/rtn/s0", status="failed", reason="out of memory"),
-        make_record("m/absmax/2b/ste_qat/s0", 1.0),
-    ]
-    replaced = {record.label for record in changed} | {"m/absmax/2b/gptq/s0"}
-    now = [record for record in before if record.label not in replaced] + changed
-    torch = {"environment": {**before[0].environment, "torch": "2.9.0"}}
-    return compare([record.model_copy(update=torch) for record in now], make_baseline(before))
-
-
-def test_the_comparison(comparison: Comparison) -> None:
-    assert render_comparison(comparison) == (GOLDEN / "comparison.txt").read_text(encoding="utf-8")
-    assert render_comparison_markdown(comparison) == (GOLDEN / "comparison.md").read_text(encoding="utf-8")
-
-
-def test_every_row_is_shown_when_asked_for(comparison: Comparison) -> None:
-    for render in (render_comparison, render_comparison_markdown):
-        short, whole = render(comparison), render(comparison, everything=True)
-        assert all(row.label in whole for row in comparison.rows)
-        assert "more" not in whole
-        assert sum(row.label in short for row in comparison.rows) == 10
-        assert "... and 3 more: 3 same" in short

@@ -1,0 +1,81 @@
+"""What blessing would change, for a terminal: the diff that one reviews before saying yes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from qbench.report import numbers
+from qbench.report.comparison_cells import ALIGN, HEADERS, cells_of, fine
+from qbench.report.text import plain_table
+from qbench.store.blessing import Change
+from qbench.store.tolerance_change import ToleranceChange
+from qbench.store.verdict import ComparisonRow
+
+SHOWN = 20
+_HEADERS = ["tolerance", "of", "model, method, bits", "where", "old", "new", "cells", "note"]
+_ALIGN = (*("left",) * 4, *("right",) * 3, "left")
+_FEW = 5
+"""Degrees of freedom below which a t quantile is so large that a tolerance passes nearly everything."""
+
+
+def render_change(change: Change, *, everything: bool = False) -> str:
+    """Return the diff between the old and the new baseline as plain text, with a newline at its end.
+
+    Parameters
+    ----------
+    change : Change
+        What to show.
+    everything : bool
+        Show every row and every label, not the first twenty.
+    """
+    most = 10**9 if everything else SHOWN
+    counts = ", ".join(f"{count} {kind}" for kind, count in change.counts.items()) or "another ground"
+    first = "first baseline, " if change.first else ""
+    parts = [f"{change.suite} on {change.device}: {first}{counts}"]
+    if change.rows:
+        table = plain_table(HEADERS, [cells_of(row) for row in change.rows[:most]], ALIGN)
+        rest = len(change.rows) - most
+        parts.append(table + (f"\n... and {rest} more" if rest > 0 else ""))
+    if change.tolerances:
+        rest = len(change.tolerances) - most
+        more = f"\n... and {rest} more" if rest > 0 else ""
+        parts.append(plain_table(_HEADERS, [_tolerance(one) for one in change.tolerances[:most]], _ALIGN) + more)
+    lines = _moved(change.moved)
+    lines += [] if change.first else _labels("new", change.added, most)
+    lines += _labels("gone", change.gone, most)
+    lines += [f"expected to fail from now on: {label} ({flaw})" for label, flaw in sorted(change.accepted.items())]
+    lines += _labels("no longer expected to fail", change.released, most)
+    lines += [f"ground: {name}: {then} -> {now}" for name, (then, now) in change.environment.items()]
+    parts.append(
+        "\n".join(textwrap.fill(line, 120, subsequent_indent="    ", break_long_words=False) for line in lines)
+    )
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _wrap(line: str) -> str:
+    return textwrap.fill(line, 120, subsequent_indent="    ", break_long_words=False)
+
+
+def _moved(rows: Sequence[ComparisonRow]) -> list[str]:
+    if not rows:
+        return []
+    deltas = [row.delta for row in rows if row.delta is not None]
+    mean = fine(sum(deltas) / len(deltas), signed=True) if deltas else numbers.ABSENT
+    first = f", most {fine(rows[0].delta, signed=True)} ({rows[0].label})" if rows[0].delta is not None else ""
+    return [f"moved within the tolerance: {len(rows)} cells, on average {mean}{first}"]
+
+
+def _labels(what: str, labels: Iterable[str], most: int) -> list[str]:
+    found = list(labels)
+    rest = [f"... and {len(found) - most} more {what}"] if len(found) > most else []
+    return [f"{what}: {label}" for label in found[:most]] + rest
+
+
+def _tolerance(one: ToleranceChange) -> list[str]:
+    model, method, bits = one.pool
+    measured = "not repeated" if one.measure == "loss" and not one.freedom else ""
+    few = f"on {one.freedom} degrees of freedom: repeat more" if 0 < one.freedom < _FEW else measured
+    by = f"{'WIDER' if one.wider else 'narrower'} by {fine(abs(one.new - one.old))}"
+    of = f"{model} {method}" + (f" {numbers.bits(bits)}" if bits is not None else "")
+    return [by, one.measure, of, one.ground, fine(one.old), fine(one.new), str(one.cells), few]
