@@ -168,49 +168,6 @@ def test_records_of_other_options_are_left_aside(stored: Path, call: Any) -> Non
     )
 
 
-def test_bless_then_compare(stored: Path, call: Any) -> None:
-    said = call("bless", *SUITE)
-    assert (said.code, said.out) == (0, "wrote results/baselines/tiny.json: 5 cells\n")
-    said = call("compare", *SUITE, "--all")
-    assert said.code == 0
-    assert said.out.count("same") >= 5
-    found = json.loads(call("compare", *SUITE, "--json").out)
-    assert found["regressed"] is False and found["counts"] == {"same": 5}
-    assert all(row["identical"] for row in found["rows"] if "b/" in row["label"])
-    assert call("run", *SUITE, "--device", "cpu").code == 0
-
-
-def test_a_better_baseline_is_a_regression(stored: Path, call: Any) -> None:
-    call("bless", *SUITE)
-    path = Path("results/baselines/tiny.json")
-    baseline = json.loads(path.read_text())
-    label = next(label for label in baseline["cells"] if "/2b/rtn/" in label)
-    baseline["cells"][label]["metrics"]["loss/blocks128"] -= 0.1
-    path.write_text(json.dumps(baseline))
-    said = call("compare", *SUITE)
-    assert said.code == 1
-    assert label in said.out and "worse" in said.out
-    assert json.loads(call("compare", *SUITE, "--json").out)["counts"] == {"worse": 1, "same": 4}
-    assert call("compare", *SUITE, "--only", "bits=4").code == 0
-    again = call("run", *SUITE, "--device", "cpu")
-    assert again.code == 1
-    assert "worse" in again.out
-
-
-def test_a_missing_cell_is_a_regression_and_is_not_blessed(stored: Path, call: Any) -> None:
-    call("bless", *SUITE)
-    folder = RunFolder(Path("results/runs/tiny"))
-    gone = next(record for record in folder.read_all().values() if record.axes["method"] == "rtn")
-    folder.record_path(gone.cell_id).unlink()
-    assert call("compare", *SUITE).code == 1
-    said = call("bless", *SUITE)
-    assert said.code == 2
-    assert (
-        said.err.startswith("qbench: not blessed, because of 1 of 5 cells: ") and f"{gone.label} (missing)" in said.err
-    )
-    assert call("bless", *SUITE, "--accept", gone.label).code == 0
-
-
 def test_fetching_what_is_there(call: Any) -> None:
     said = call("fetch")
     assert said.code == 0

@@ -1,0 +1,178 @@
+"""What the verbs that compare with a baseline share: which part of it, in which form, and where it goes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qbench import atomic
+from qbench.cli import options
+from qbench.errors import StoreError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qbench.store.baseline import Baseline
+    from qbench.store.comparison import Comparison
+    from qbench.store.record import Record
+    from qbench.store.results import Results
+
+SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+class Format(StrEnum):
+    """How a comparison is written."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    JSON = "json"
+    JUNIT = "junit"
+
+
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="Markdown has changed cells only, ready for a comment; JUnit a case a cell.")
+]
+CommentOption = Annotated[
+    Path | None,
+    typer.Option("--comment", help="Write the Markdown to this file, too, in one step.", show_default=False),
+]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option(
+        "--against",
+        help="Compare with the baseline of this class of device, such as 'cpu x86_64'  [default: that of the records]",
+        show_default=False,
+    ),
+]
+
+
+def read(suite: str) -> Baseline | None:
+    """Return the baseline of a suite, or None when there is none.
+
+    Parameters
+    ----------
+    suite : str
+        The suite's name.
+
+    Raises
+    ------
+    StoreError
+        It cannot be read.
+    """
+    from qbench.store.baseline import read_baseline
+
+    path = options.baseline_path(suite)
+    return read_baseline(path) if path.exists() else None
+
+
+def choose(baseline: Baseline, records: Iterable[Record], against: str | None = None) -> tuple[str, Results | None]:
+    """Return the class of device to compare with, and its part of a baseline, None where that has none.
+
+    Parameters
+    ----------
+    baseline : Baseline
+        Of the suite.
+    records : iterable of Record
+        What is compared.
+    against : str, optional
+        The class that the caller named.
+
+    Raises
+    ------
+    StoreError
+        The named class is not in the baseline, or the records do not say which class is meant.
+    """
+    from qbench.store.gathering import classes_of
+
+    if against is not None:
+        if against not in baseline.devices:
+            raise StoreError(f"--against {against!r}: no such class of device{nearest(against, baseline.devices)}")
+        return against, baseline.devices[against]
+    classes = classes_of(records) or list(baseline.devices)
+    if len(classes) != 1:
+        found = ", ".join(classes) or "none"
+        raise StoreError(f"records or baseline are of several classes of device ({found}): say --against which")
+    return classes[0], baseline.devices.get(classes[0])
+
+
+def absent(suite: str, baseline: Baseline | None, given: str, device: str) -> str:
+    """Return what to say where there is nothing to compare with.
+
+    Parameters
+    ----------
+    suite : str
+        The suite's name.
+    baseline : Baseline or None
+        Of the suite, if there is one.
+    given : str
+        How the caller named the suite.
+    device : str
+        The class of device of the records.
+    """
+    path = options.baseline_path(suite)
+    if baseline is None:
+        return f"no baseline at {path}: `qbench bless --suite {given}` makes one"
+    held = " or ".join(f"--against '{name}'" for name in sorted(baseline.devices))
+    return f"{path} has no baseline of {device}: `qbench bless --suite {given}` adds one, {held} compares across"
+
+
+def show(
+    comparison: Comparison,
+    given: str,
+    *,
+    form: Format = Format.TEXT,
+    everything: bool = False,
+    only: str | None = None,
+    seeds: int | None = None,
+) -> str:
+    """Return a comparison in the asked form.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        What was found.
+    given : str
+        How the caller named the suite.
+    form : Format
+        Any but JSON.
+    everything : bool
+        Whether the text shows every row.
+    only, seeds : str or None, int or None
+        How the caller chose cells.
+    """
+    from qbench.report.comparison import render_comparison
+    from qbench.report.comparison_markdown import render_comparison_markdown
+    from qbench.report.junit import render_junit
+
+    chosen = [*(["--only", only] if only else []), *(["--seeds", str(seeds)] if seeds else [])]
+    run = shlex.join(["qbench", "run", "--suite", given, *chosen])
+    bless = shlex.join(["qbench", "bless", "--suite", given, *(["--only", only] if only else [])])
+    if form is Format.MARKDOWN:
+        return render_comparison_markdown(comparison, run=run, bless=bless)
+    if form is Format.JUNIT:
+        return render_junit(comparison)
+    return render_comparison(comparison, everything=everything, bless=bless)
+
+
+def publish(page: str, comment: Path | None = None) -> None:
+    """Append a page to the summary of a GitHub job, where the environment names one, and write it as a comment.
+
+    Parameters
+    ----------
+    page : str
+        Markdown.
+    comment : Path, optional
+        The file to write.
+    """
+    summary = os.environ.get(SUMMARY)
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(page + "\n")
+    if comment is not None:
+        atomic.write_text(comment, page)
+        typer.echo(f"wrote {comment}", err=True)
