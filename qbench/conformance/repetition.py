@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qbench.conformance.case import Case
 from qbench.conformance.contract import BrokenError, MissingError, Property, UnableError
+from qbench.conformance.evaluation_data import quantizer_sees_none
 from qbench.conformance.surroundings import default_dtype, seeded
 from qbench.quant.block_grid import BlockGrid, fake_quantize, quantize
 
@@ -133,5 +134,6 @@ REPETITION = (
     Property("no chance from outside", no_chance_from_outside, _is_repeated),
     Property("each block on its own", blocks_on_their_own, _is_repeated),
     Property("the default dtype changes nothing", default_dtype_changes_nothing, _is_repeated),
+    Property("does not see evaluation data", quantizer_sees_none, _is_repeated),
     Property("CPU and CUDA agree", same_on_cuda, _is_repeated),
 )

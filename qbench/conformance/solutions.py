@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qbench.conformance.contract import BrokenError, MissingError, Property, UnableError
 from qbench.conformance.deployment import require_identity, require_round_trip
+from qbench.conformance.evaluation_data import method_sees_none
 from qbench.conformance.surroundings import settings_kept
 from qbench.conformance.trial import Trial
 from qbench.methods.batch_norm import batch_norms, recalibrate
@@ -272,6 +273,7 @@ SOLUTIONS: tuple[Property[Trial], ...] = (
     Property("the same when solved again", same_when_solved_again, _first),
     Property("touches nothing else", touches_nothing_else, _of_kind("grid")),
     Property("leaves torch's global state as it was", state_is_left, _of_kind("grid")),
+    Property("does not see evaluation data", method_sees_none, _first),
     Property("fallbacks are told", fallbacks_are_told, lambda trial: trial.kind != "cuda"),
     Property("objective not above rounding to nearest", objective_not_above_rounding, _of_kind("grid")),
     Property("numbers are plain", numbers_are_plain, _of_kind("grid")),

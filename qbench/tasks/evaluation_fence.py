@@ -34,6 +34,7 @@ class _Fence:
     def __init__(self) -> None:
         self.hooked = False
         self.up = False
+        self.refuses = True
         self.files: frozenset[Path] = frozenset()
         self.touched: list[str] = []
 
@@ -44,7 +45,7 @@ class _Fence:
             sys.addaudithook(self.hear)
 
     def hear(self, event: str, given: tuple[Any, ...]) -> None:
-        """Refuse what is behind the fence."""
+        """Note, and refuse, what is behind the fence."""
         if not self.up:
             return
         if event == EVALUATION_READ:
@@ -56,7 +57,8 @@ class _Fence:
 
     def _refuse(self, what: str) -> None:
         self.touched.append(what)
-        raise CellError(_said(what))
+        if self.refuses:
+            raise CellError(_said(what))
 
 
 def _said(what: str) -> str:
@@ -80,20 +82,35 @@ def raised(files: Collection[Path] = ()) -> Iterator[None]:
     CellError
         Something inside read evaluation data, also where it went on as if nothing had happened.
     """
-    _fence.install()
-    before = _fence.up, _fence.files, _fence.touched
-    _fence.up, _fence.files, _fence.touched = True, frozenset(file.resolve() for file in files), []
-    touched = _fence.touched
-    try:
-        yield
-    except BaseException as error:
-        if touched and isinstance(error, Exception):
-            raise CellError(_said(touched[0])) from error
-        raise
-    finally:
-        _fence.up, _fence.files, _fence.touched = before
+    with _standing(files, refuses=True) as touched:
+        try:
+            yield
+        except Exception as error:
+            if touched:
+                raise CellError(_said(touched[0])) from error
+            raise
     if touched:
         raise CellError(_said(touched[0]))
+
+
+@contextmanager
+def noted(files: Collection[Path] = ()) -> Iterator[list[str]]:
+    """Let everything through, and yield a list of what was read of evaluation data; see `raised`."""
+    with _standing(files, refuses=False) as touched:
+        yield touched
+
+
+@contextmanager
+def _standing(files: Collection[Path], *, refuses: bool) -> Iterator[list[str]]:
+    _fence.install()
+    before = _fence.up, _fence.refuses, _fence.files, _fence.touched
+    touched: list[str] = []
+    _fence.up, _fence.refuses, _fence.touched = True, refuses, touched
+    _fence.files = frozenset(file.resolve() for file in files)
+    try:
+        yield touched
+    finally:
+        _fence.up, _fence.refuses, _fence.files, _fence.touched = before
 
 
 @contextmanager

@@ -10,10 +10,12 @@ import torch
 from pydantic import field_serializer
 from torch import Tensor
 
+from qbench.errors import AssetError
 from qbench.quant.levels import Levels
 from qbench.quant.qparams import QParams
 from qbench.quant.scale_format import Float32, PowerOfTwo, ScaleFormat
 from qbench.quantizers.base import Quantizer
+from qbench.tasks.text import ThreeTexts
 
 from .broken_levels import BROKEN_LEVELS, PACKED, STATE
 from .sound_quantizers import Sound
@@ -98,6 +100,15 @@ class Counts(Sound):
 class Draws(Sound):
     def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
         return QParams(super().choose_qparams(blocks, grid).scale * (1 + 1e-3 * float(torch.rand(()))))
+
+
+class ReadsTheEvaluationText(Sound):
+    def choose_qparams(self, blocks: Tensor, grid: Levels) -> QParams:
+        try:
+            ThreeTexts().documents("evaluation")
+        except AssetError:  # where there is no corpus, it was after it all the same
+            pass
+        return super().choose_qparams(blocks, grid)
 
 
 class DrawsInVain(Sound):
@@ -226,6 +237,7 @@ BROKEN: dict[type[Quantizer], set[str]] = {
     WearsOutTheMoments: {"its input stays as it was"},
     EightTimesTooCoarse: {"error not above the coarsest sane grid's"},
     Counts: {"the same when asked twice"},
+    ReadsTheEvaluationText: {"does not see evaluation data"},
     Draws: {"no chance from outside"},
     DrawsInVain: {"no chance from outside"},
     SeesTheOthers: {"each block on its own"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,13 +18,16 @@ from pydantic import field_serializer
 from qbench.conformance.contract import Report
 from qbench.conformance.methods import check
 from qbench.conformance.solutions import SOLUTIONS
+from qbench.errors import AssetError
 from qbench.methods.base import Method
 from qbench.methods.problem import LayerSolution, Problem, Solution
 from qbench.methods.rtn import RoundToNearest
 from qbench.quant.levels import Codebook
 from qbench.spec import Spec
+from qbench.tasks import corpus
 
 WITH_BATCH_NORM, FOLDED = "works with batch norm, kept and recalibrated", "works with batch norm folded"
+SEES = "does not see evaluation data"
 NOT_TRIED = {"works on a CUDA device", "time"}
 
 
@@ -147,6 +151,26 @@ class SwitchesGradientsOff(Nearest):
         return super().solve(problem)
 
 
+class ReadsTheEvaluationText(Nearest):
+    """Reads, and does nothing with it."""
+
+    def solve(self, problem: Problem) -> Solution:
+        try:
+            corpus.load("evaluation")
+        except AssetError:  # where there is no corpus, it was after it all the same
+            pass
+        return super().solve(problem)
+
+
+class FindsTheEvaluationData(Nearest):
+    """Searches the process for data that no one announces, and moves its codes by them."""
+
+    def solve(self, problem: Problem) -> Solution:
+        found = [one.evaluation for one in gc.get_objects() if type(one).__name__ == "TinyTask"]
+        shift = sum(int(one.sum()) for one in found) % 7
+        return changed(super().solve(problem), lambda one: replace(one, codes=one.codes.roll(shift, dims=1)))
+
+
 class FallsBackInSilence(Nearest):
     def solve(self, problem: Problem) -> Solution:
         return changed(super().solve(problem), lambda layer: replace(layer, fallback=" "))
@@ -250,6 +274,8 @@ BROKEN: dict[type[Method], set[str]] = {
     SpoilsTheEmbedding: {"touches nothing else"},
     SpoilsTheGivenGrid: {"touches nothing else"},
     SwitchesGradientsOff: {"leaves torch's global state as it was"},
+    ReadsTheEvaluationText: {SEES},
+    FindsTheEvaluationData: {SEES},
     FallsBackInSilence: {"fallbacks are told"},
     IsWorseAndSaysSo: {"objective not above rounding to nearest"},
     CountsInWords: {"numbers are plain"},
