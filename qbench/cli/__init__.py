@@ -14,6 +14,7 @@ from qbench.cli import (
     export,
     fetch,
     listing,
+    merge,
     new,
     options,
     planning,
@@ -49,6 +50,7 @@ for verb in (
     new,
     fetch,
     pretrain,
+    merge,
 ):
     verb.add_to(app)
 
