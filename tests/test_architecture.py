@@ -48,7 +48,8 @@ ROOMS = {
     "conformance": GROUND | {"spec", "registry", "suite", "quant", "quantizers", "methods", "tasks"},
     "testing": {"errors", "quantizers", "methods", "conformance"},
     # Where both meet.
-    "cli": KNOWN | {"plugin", "report", "claims", "runner", "tasks", "conformance"},
+    "doctor": KNOWN | {"runner", "tasks"},
+    "cli": KNOWN | {"doctor", "plugin", "report", "claims", "runner", "tasks", "conformance"},
 }
 TORCH_FREE_ROOMS = GROUND | {"spec", "registry", "suite", "store", "claims", "report", "plugin", "cli"}
 HEAVY = {"torch", "torchvision", "transformers", "datasets", "lm_eval", "safetensors.torch"}
