@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ from qbench.cli import options
 from qbench.errors import StoreError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from qbench.store.baseline import Baseline
     from qbench.store.comparison import Comparison
@@ -119,6 +120,78 @@ def absent(suite: str, baseline: Baseline | None, given: str, device: str) -> st
         return f"no baseline at {path}: `qbench bless --suite {given}` makes one"
     held = " or ".join(f"--against '{name}'" for name in sorted(baseline.devices))
     return f"{path} has no baseline of {device}: `qbench bless --suite {given}` adds one, {held} compares across"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run says of the baseline at its end.
+
+    Attributes
+    ----------
+    comparison : Comparison or None
+        None where there is nothing to compare with.
+    text : str
+        What to print.
+    refusal : StoreError or None
+        Why nothing was compared although there is a baseline; to be raised when all else is printed.
+    """
+
+    comparison: Comparison | None
+    text: str
+    refusal: StoreError | None = None
+
+    @property
+    def expected(self) -> set[str]:
+        """Return the labels of known failures that failed again."""
+        rows = () if self.comparison is None else self.comparison.rows
+        return {row.label for row in rows if row.verdict == "expected"}
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is red."""
+        return self.comparison is None or self.comparison.passed
+
+
+def after_run(
+    baseline: Baseline | None,
+    records: Collection[Record],
+    labels: Collection[str],
+    given: str,
+    *,
+    name: str,
+    only: str | None = None,
+    seeds: int | None = None,
+) -> Outcome:
+    """Compare what a run made with the baseline, and publish the Markdown of it.
+
+    Parameters
+    ----------
+    baseline : Baseline or None
+        Of the suite, if there is one.
+    records : collection of Record
+        What the run made, and what was stored before.
+    labels : collection of str
+        The cells that it had to make.
+    given : str
+        How the caller named the suite.
+    name : str
+        The suite's name.
+    only, seeds : str or None, int or None
+        How the caller chose cells.
+    """
+    from qbench.store.comparison import compare
+
+    if baseline is None:
+        return Outcome(None, absent(name, None, given, ""))
+    try:
+        device, results = choose(baseline, records)
+    except StoreError as error:
+        return Outcome(None, f"not compared: {error}", error)
+    if results is None:
+        return Outcome(None, absent(name, baseline, given, device))
+    found = compare(records, results, labels, suite=name, device=device)
+    publish(show(found, given, form=Format.MARKDOWN, only=only, seeds=seeds))
+    return Outcome(found, show(found, given, only=only, seeds=seeds))
 
 
 def show(

@@ -32,14 +32,15 @@ def run(
 
     Prints the leaderboard, what its cells say of the claims, and the comparison with the baseline.
 
-    Ends with 1 where a cell failed or fell back, or where anything changed from the baseline (see `qbench compare`).
+    Ends with 1 where a cell failed or fell back that the baseline does not expect to, or where anything changed from
+    the baseline (see `qbench compare`). Where the environment variable GITHUB_STEP_SUMMARY names a file, the comparison
+    is appended to it as Markdown.
     """
     from qbench.claims.catalogue import all_claims, judge
     from qbench.report.leaderboard import leaderboard
     from qbench.report.text import render_text
     from qbench.runner.local import check_device
     from qbench.runner.run import plan
-    from qbench.store.comparison import compare
     from qbench.store.folder import RunFolder
     from qbench.suite.enumerate import axes_of, measured_cells, places
 
@@ -61,18 +62,14 @@ def run(
         records = executing.execute(todo, loaded.name, folder, way, console)
     board = leaderboard(records.values(), places(cells))
     labels = [cell.label() for cell in measured_cells(cells) if cell.skip is None]
-    kind, results = ("", None) if baseline is None else comparing.choose(baseline, records.values())
-    comparison = None
-    if results is not None:
-        comparison = compare(records.values(), results, labels, suite=loaded.name, device=kind)
-        page = comparing.show(comparison, suite, form=comparing.Format.MARKDOWN, only=only, seeds=seeds)
-        comparing.publish(page)
+    held = records.values()
+    outcome = comparing.after_run(baseline, held, labels, suite, name=loaded.name, only=only, seeds=seeds)
     judged = judge(records.values(), axes_of(cells))
     if json:
         found = {
             "leaderboard": board.to_json(),
             "claims": [one.to_json() for one in judged],
-            "comparison": None if comparison is None else comparison.to_json(),
+            "comparison": None if outcome.comparison is None else outcome.comparison.to_json(),
         }
         options.print_json(found)
     else:
@@ -83,11 +80,9 @@ def run(
         if probes := render_probes(records.values(), cells):
             typer.echo("\n" + probes)
         typer.echo("\n" + render_claims(judged, list(all_claims())))
-        typer.echo(
-            "\n" + comparing.absent(loaded.name, baseline, suite, kind)
-            if comparison is None
-            else "\n" + comparing.show(comparison, suite, only=only, seeds=seeds)
-        )
-    unclean = [record.label for record in records.values() if not record.clean]
-    if unclean or (comparison is not None and not comparison.passed):
+        typer.echo("\n" + outcome.text)
+    if outcome.refusal is not None:
+        raise outcome.refusal
+    unclean = [record.label for record in records.values() if not record.clean and record.label not in outcome.expected]
+    if unclean or not outcome.passed:
         raise typer.Exit(1)

@@ -171,6 +171,28 @@ def test_each_class_of_device_has_a_baseline_of_its_own(blessed: Path, call: Any
     assert "several classes of device" in call("bless", *SUITE, "--yes").err
 
 
+def test_a_run_tells_of_records_from_several_classes_of_device_at_its_end(blessed: Path, call: Any) -> None:
+    one = record_of("rtn", 2)
+    RunFolder(RUN).write(one.model_copy(update={"environment": {**one.environment, "device": "cuda"}}))
+    said = call("run", *SUITE, "--device", "cpu")
+    assert said.code == 2
+    assert "llama-1m" in said.out and "not compared: records or baseline are of several classes" in said.out
+    assert said.err.rstrip().endswith("say --against which")
+
+
+def test_an_expected_failure_does_not_fail_a_run(blessed: Path, call: Any) -> None:
+    layer = record_of("rtn", 2).layers[0].model_copy(update={"fallback": "rounded to nearest: a dead layer"})
+    fallen = record_of("rtn", 2).model_copy(update={"layers": [layer]})
+    RunFolder(RUN).write(fallen)
+    assert call("run", *SUITE, "--device", "cpu").code == 1
+    blessing = ("bless", *SUITE, "--accept", fallen.label, "--reason", "one layer is dead", "--yes")
+    assert call(*blessing).code == 0
+    said = call("run", *SUITE, "--device", "cpu")
+    assert said.code == 0 and "1 expected" in said.out
+    RunFolder(RUN).write(made_worse(fallen, 0.05))
+    assert call("run", *SUITE, "--device", "cpu").code == 1
+
+
 def test_forms(blessed: Path, call: Any) -> None:
     RunFolder(RUN).write(made_worse(record_of("rtn", 2), 0.05))
     said = call("compare", *SUITE, "--format", "markdown", "--only", "bits=2|4", "--comment", "out/comment.md")
