@@ -11,6 +11,7 @@ from qbench.cli import (
     check,
     claims,
     compare,
+    doctor,
     export,
     fetch,
     listing,
@@ -51,6 +52,7 @@ for verb in (
     fetch,
     pretrain,
     merge,
+    doctor,
 ):
     verb.add_to(app)
 
