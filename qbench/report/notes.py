@@ -14,7 +14,7 @@ class Note:
     number : int
         From 1, in the order of first mention.
     kind : str
-        ``failed``, ``diverged``, ``skipped``, ``fallback``, ``not comparable``.
+        ``failed``, ``diverged``, ``timeout``, ``skipped``, ``fallback``, ``not comparable``.
     reason : str
         Why, in one line.
     cells : tuple of str

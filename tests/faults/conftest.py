@@ -159,3 +159,14 @@ def call(
         return code, out, err
 
     return call
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Return a function that shows a line past the capture: what was tried, for who reads the log of a nightly run."""
+
+    def tell(line: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{line}\n")
+
+    return tell

@@ -70,7 +70,7 @@ def test_three_kills_lose_nothing_that_has_ended(start: Start, folders: Any, tmp
 
 @pytest.mark.nightly
 def test_fifty_kills_at_random_instants_of_the_smoke_suite(
-    start: Start, folders: Any, tmp_path: Path, record_property: Callable[[str, object], None]
+    start: Start, folders: Any, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     """Where a run ends before its kill, it is compared with the undisturbed one, and the next one starts afresh."""
     chance, kills, rounds, with_new, checked = random.Random(50), 0, 0, 0, 0
@@ -78,8 +78,10 @@ def test_fifty_kills_at_random_instants_of_the_smoke_suite(
     whole = start(*RUN, "smoke", "--out", "whole")
     _, said = whole.communicate(timeout=1200)
     assert whole.returncode == 0, said
+    # From the first import to well after a worker's first cells, on an idle machine and on a busy one.
+    latest = (time.monotonic() - started) / 4
     expected = folders.results(tmp_path / "whole")
-    assert len([name for name in expected if name.endswith(".json")]) == 17
+    assert len(expected) > 20
 
     while kills < 50:
         rounds += 1
@@ -87,8 +89,7 @@ def test_fifty_kills_at_random_instants_of_the_smoke_suite(
         while not ended:
             driver, before = start(*RUN, "smoke", "--out", folder), folders.results(folder)
             try:
-                # From the first import to well after a worker's first cells.
-                _, said = driver.communicate(timeout=chance.uniform(0.5, 16) if kills < 50 else 1200)
+                _, said = driver.communicate(timeout=chance.uniform(0.5, latest) if kills < 50 else 1200)
                 assert driver.returncode == 0, said
                 ended = True
             except subprocess.TimeoutExpired:
@@ -101,8 +102,8 @@ def test_fifty_kills_at_random_instants_of_the_smoke_suite(
             checked += len(after)
         assert folders.results(folder) == expected
         assert not list(folder.rglob("*.tmp"))
-    record_property("kills", kills)
-    record_property("runs brought to their end", rounds)
-    record_property("starts that left new files", with_new)
-    record_property("files checked", checked)
-    record_property("seconds", round(time.monotonic() - started))
+    seconds = time.monotonic() - started
+    tell(
+        f"{kills} kills between 0.5 and {latest:.0f} s after the start, in {rounds} runs of {len(expected)} files, "
+        f"{with_new} starts left new files; {checked} files checked, none unsound, none lost; {seconds:.0f} s"
+    )

@@ -93,7 +93,7 @@ def test_a_chosen_part_finds_its_reference(records: list[Record]) -> None:
     assert board.left_out == len(records) - 6
 
 
-@pytest.mark.parametrize("status", ["failed", "diverged"])
+@pytest.mark.parametrize("status", ["failed", "diverged", "timeout"])
 def test_a_failure_is_shown_with_its_reason(records: list[Record], make_record: MakeRecord, status: str) -> None:
     bad = [make_record(f"m/mse/2b/gptq/s{seed}", status=status, reason="out of | memory") for seed in range(3)]
     board = leaderboard([*without(records, *(record.label for record in bad)), *bad])
@@ -171,7 +171,7 @@ def test_a_lone_reference_is_shown(make_record: MakeRecord) -> None:
     assert "fp" in text
 
 
-STATES = st.sampled_from(["ok", "failed", "diverged", "missing", "skip", "fallback"])
+STATES = st.sampled_from(["ok", "failed", "diverged", "timeout", "missing", "skip", "fallback"])
 
 
 @given(st.lists(st.tuples(st.sampled_from([8, 2]), st.sampled_from(list(METHODS)), STATES), min_size=1, max_size=12))
@@ -182,8 +182,8 @@ def test_every_cell_is_named_or_counted(make_record: MakeRecord, chosen: list[tu
     for (bits, method, seed), state in states.items():
         record = make_record(
             f"m/mse/{bits}b/{method}/s{seed}",
-            status=state if state in ("failed", "diverged") else "ok",
-            reason=f"{state} because" if state in ("failed", "diverged") else None,
+            status=state if state in ("failed", "diverged", "timeout") else "ok",
+            reason=f"{state} because" if state in ("failed", "diverged", "timeout") else None,
             fallback="Cholesky" if state == "fallback" else None,
         )
         expected.append({**record.axes, "skip": "too slow" if state == "skip" else None})
@@ -199,6 +199,7 @@ def test_every_cell_is_named_or_counted(make_record: MakeRecord, chosen: list[tu
         for state, kind in (
             ("failed", "failed"),
             ("diverged", "diverged"),
+            ("timeout", "timeout"),
             ("skip", "skipped"),
             ("fallback", "fallback"),
         ):

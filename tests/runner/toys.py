@@ -283,6 +283,58 @@ class Waits(RoundToNearest):
         return super().solve(problem)
 
 
+class Holds(RoundToNearest):
+    """Waits for a file to appear."""
+
+    until: Path
+
+    def solve(self, problem: Problem) -> Solution:
+        while not self.until.exists():
+            time.sleep(0.01)
+        return super().solve(problem)
+
+
+class HoldsWithAChild(Holds):
+    """Waits in a process of its own, whose number it writes down beside the file."""
+
+    def solve(self, problem: Problem) -> Solution:
+        import subprocess
+        import sys
+
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        self.until.with_suffix(".pid").write_text(str(child.pid))
+        try:
+            return super().solve(problem)
+        finally:
+            child.kill()
+            child.wait()
+
+
+class AsksForMuch(RoundToNearest):
+    """Asks torch for more memory than any machine has."""
+
+    def solve(self, problem: Problem) -> Solution:
+        import torch
+
+        torch.empty(10**15, device=problem.layers[0].module.weight.device)
+        return super().solve(problem)
+
+
+class AsksForMuchOfNumPy(RoundToNearest):
+    def solve(self, problem: Problem) -> Solution:
+        import numpy as np
+
+        np.empty(10**15)
+        return super().solve(problem)
+
+
+class RunsOut(RoundToNearest):
+    """As Python does where it gets no memory."""
+
+    def solve(self, problem: Problem) -> Solution:
+        raise MemoryError
+
+
 METHODS = {
     "raises": Raises,
     "gives_nan": GivesNaN,
@@ -301,6 +353,11 @@ METHODS = {
     "unsettles": Unsettles,
     "noisy": Noisy,
     "waits": Waits,
+    "holds": Holds,
+    "holds_with_a_child": HoldsWithAChild,
+    "asks_for_much": AsksForMuch,
+    "asks_for_much_of_numpy": AsksForMuchOfNumPy,
+    "runs_out": RunsOut,
 }
 
 
