@@ -24,6 +24,7 @@ from qbench.cli import (
     report,
     run,
     validate,
+    verify,
 )
 from qbench.errors import QBenchError
 
@@ -43,6 +44,7 @@ for verb in (
     listing,
     validate,
     report,
+    verify,
     claims,
     compare,
     check,
