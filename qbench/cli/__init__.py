@@ -25,6 +25,7 @@ from qbench.cli import (
     run,
     validate,
     verify,
+    why,
 )
 from qbench.errors import QBenchError
 
@@ -45,6 +46,7 @@ for verb in (
     validate,
     report,
     verify,
+    why,
     claims,
     compare,
     check,
