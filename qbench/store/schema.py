@@ -75,7 +75,7 @@ def parse_record(text: str) -> Record:
     """
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptRecordError(f"not JSON ({error})") from error
     return load_record(data)
 
