@@ -51,7 +51,7 @@ def check(
     from qbench.registry import scope
     from qbench.suite.plugins import find_file
 
-    given = _options(option or [])
+    given = read_options(option or [])
     with ExitStack() as known:
         files = [*(plugin or []), *([name] if name is not None and _is_file(name) else [])]
         names = [_loaded(known, file, find_file(Path(file), file), scope) for file in files]
@@ -86,7 +86,8 @@ def _loaded(known: ExitStack, file: str, plugin: Any, scope: Any) -> Any:
     return plugin.names
 
 
-def _options(given: list[str]) -> dict[str, Any]:
+def read_options(given: list[str]) -> dict[str, Any]:
+    """Return the options in texts of the form ``KEY=VALUE``, whose values are YAML."""
     from qbench.suite.problems import shown
     from qbench.suite.source import read_value
 
