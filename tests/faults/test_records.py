@@ -72,17 +72,15 @@ def rounded(folder: RunFolder) -> Record:
 
 def test_every_prefix_of_a_record_is_corrupt() -> None:
     text = WHOLE.decode()
-    assert parse_record(text.rstrip("\n")) == parse_record(text)
+    assert dump_record(parse_record(text.rstrip("\n"))) == text
     for length in range(len(text.rstrip("\n"))):
-        with pytest.raises(CorruptRecordError, match="^not JSON"):
+        with pytest.raises(CorruptRecordError, match=r"^not JSON"):
             parse_record(text[:length])
 
 
 @settings(max_examples=300)
 @given(st.data())
-def test_a_damaged_record_is_a_record_or_is_named(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_a_damaged_record_is_one_or_is_named(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Bytes changed, left out or put in: never another exception than those a run knows how to tell."""
     folder = RunFolder(tmp_path_factory.getbasetemp() / "damaged")
     start = data.draw(st.integers(0, len(WHOLE)))
@@ -100,7 +98,7 @@ def test_a_damaged_record_is_a_record_or_is_named(
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 100_000, '{"schema_version": 2, "key": ' + '{"a": ' * 100_000, '{"schema_version": ' + "9" * 5000 + "}"],
+    ["[" * 100_000, '{"schema_version": 2, "key": ' + '{"a": ' * 100_000, f'{{"schema_version": {"9" * 5000}}}'],
 )
 def test_what_is_too_deep_or_too_long_is_corrupt_too(text: str) -> None:
     with pytest.raises(CorruptRecordError):
@@ -156,10 +154,8 @@ def test_a_record_of_a_newer_schema_is_told_of_in_one_line(folder: RunFolder, ca
     path = folder.record_path(rounded(folder).cell_id)
     newer = path.read_text().replace('"schema_version": 2', '"schema_version": 3, "later": 1')
     path.write_text(newer)
-    for verb in ("run", "plan", "report", "compare", "repeat"):
+    for verb in ("run", "plan", "report", "repeat"):
         code, _, err = call(verb, "--suite", "stored.yaml")
-        if verb == "compare":  # has nothing to compare with, and says that first
-            continue
         assert code == 2, verb
         said = "schema_version 3 was written by a newer qbench (this one knows 2): update qbench"
         assert err == f"qbench: {path}: {said}\n", verb

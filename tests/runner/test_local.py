@@ -193,40 +193,6 @@ def start_driver(tmp_path: Path) -> Iterator[StartDriver]:
             driver.kill()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
-def test_a_killed_run_leaves_no_process_and_ends_like_an_unbroken_one(
-    start_driver: StartDriver, tmp_path: Path
-) -> None:
-    whole = start_driver("whole", 1)
-    _, said = whole.communicate(timeout=PATIENCE)
-    assert whole.returncode == 0, said
-
-    folder = RunFolder(tmp_path / "broken")
-    broken = start_driver("broken", 2)
-    wait_until(lambda: broken.poll() is not None or len(list((folder.path / "records").glob("[!.]*.json"))) >= 3)
-    workers = psutil.Process(broken.pid).children(recursive=True)
-    broken.kill()
-    broken.communicate()
-    assert broken.returncode == -signal.SIGKILL
-    assert workers
-    wait_until(lambda: not alive(workers))
-    kept = folder.read_all()
-    assert 3 <= len(kept) < 9
-
-    resumed = start_driver("broken", 1)
-    _, said = resumed.communicate(timeout=PATIENCE)
-    assert resumed.returncode == 0, said
-    assert f"waiting: {9 - len(kept)} cells to run, {len(kept)} from the records in broken" in said
-    ended = folder.read_all()
-    assert what_counts(ended) == what_counts(RunFolder(tmp_path / "whole").read_all())
-    assert {cell_id: ended[cell_id] for cell_id in kept} == kept
-    weights = [
-        {path.name: path.read_bytes() for path in (tmp_path / name / "weights").iterdir()}
-        for name in ("whole", "broken")
-    ]
-    assert weights[0] == weights[1] and len(weights[0]) == 8
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_a_polite_kill_end_a_run_at_once_and_in_one_line(
