@@ -196,7 +196,7 @@ def _merge(before: Results, new: Results, request: Request) -> Results:
     for label in kept:
         _check_full_precision(before, new, before.cells[label])
     environment = before.environment if kept else new.environment
-    cells = {label: _on(environment, before, cell) for label, cell in kept.items()}
+    cells = dict(kept)
     for label, cell in new.cells.items():
         cells[label] = _with_repeats(_on(environment, new, cell), before.cells.get(label))
     used = {evaluation_name(cell.axes) for cell in cells.values()}

@@ -39,7 +39,7 @@ def gather(records: Iterable[Record], repeats: Sequence[Iterable[Record]] = ()) 
         What a run of the suite left. Those of probes have no place in a baseline.
     repeats : sequence of iterables of Record
         The same cells again under other arithmetic, one entry a repeat. What is of another identity or another class
-        of device, or did not end well, says nothing about noise and is left out.
+        of device, did not end well, or fell back where the run did not, says nothing about noise and is left out.
     """
     chosen = newest(record for record in records if not record.is_probe)
     evaluations: dict[str, Evaluation] = {}
@@ -121,7 +121,8 @@ def _add_repeat(cells: dict[str, CellResult], chosen: dict[str, Record], repeat:
         label: CellResult(axes=record.axes, status=record.status, metrics=record.metrics)
         for label, record in newest(record for record in repeat if not record.is_probe).items()
         if label in chosen
-        and record.clean
+        and record.status == "ok"
+        and bool(record.fallbacks) == bool(chosen[label].fallbacks)
         and record.cell_id == chosen[label].cell_id
         and device_class(record.environment) == device_class(chosen[label].environment)
     }

@@ -57,8 +57,12 @@ def test_repeats_of_something_else_are_left_out(make_run: MakeRun) -> None:
     other_code = [record.model_copy(update={"cell_id": "other"}) for record in run]
     gpu = [record.model_copy(update={"environment": {"device": "cuda", "device_name": "H100"}}) for record in run]
     broken = [run[0], run[1].model_copy(update={"status": "failed", "metrics": {}})]
+    diverged = [run[0], run[1].model_copy(update={"status": "diverged"})]
+    layers = [layer.model_copy(update={"fallback": "rtn"}) for layer in run[1].layers]
+    fallen = [run[0], run[1].model_copy(update={"layers": layers})]
     without_full = run[1:]
-    for repeat in (other_code, gpu, broken, without_full):
+    assert gather(fallen, [fallen]).cells[GPTQ[0]].repeats == pytest.approx([0.6]), "in both"
+    for repeat in (other_code, gpu, broken, diverged, fallen, without_full):
         assert gather(run, [repeat]).cells[GPTQ[0]].repeats == []
     assert gather(run, [run]).cells[GPTQ[0]].repeats == pytest.approx([0.6])
     newest = [*run, *(record.model_copy(update={"ended": "2020", "status": "failed"}) for record in run)]
