@@ -18,7 +18,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-_LONGEST_NAME, _LONGEST_LIST, _MOST_COMPARED = 60, 300, 2000
+_LONGEST_NAME, _LONGEST_LIST, _MOST_COMPARED = 60, 260, 2000
 
 
 class QBenchError(Exception):

@@ -15,6 +15,7 @@ from qbench.suite.limits import MAX_BYTES, MAX_DEPTH, MAX_KEY, MAX_NUMBER, MAX_T
 
 YamlPath = tuple[str | int, ...]
 
+_LONGEST = 380
 _MERGE = "tag:yaml.org,2002:merge"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 # Half of a surrogate pair, control characters, and marks that show text in another order than it has: none can be
@@ -54,7 +55,7 @@ class Source:
         """Return an error that names file, line and YAML path."""
         found = self.trim(path)
         place = f"`{show_path(found)}`: " if found else ""
-        return SuiteError(place + message, file=self.file, line=self.lines[found])
+        return SuiteError(place + _in_a_line(message), file=self.file, line=self.lines[found])
 
 
 def show_path(path: YamlPath) -> str:
@@ -66,7 +67,13 @@ def show_path(path: YamlPath) -> str:
     'matrix[0].methods[2].steps'
     """
     text = "".join(f"[{key}]" if isinstance(key, int) else f".{_as_key(key)}" for key in path).removeprefix(".")
-    return text if len(text) <= 150 else f"{text[:80]}...{text[-60:]}"
+    return text if len(text) <= 100 else f"{text[:50]}...{text[-47:]}"
+
+
+def _in_a_line(text: str) -> str:
+    # A plugin's own check may say anything. The end of a long text is what is allowed.
+    text = text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
+    return text if len(text) <= _LONGEST else f"{text[:200]}...{text[203 - _LONGEST :]}"
 
 
 def _as_key(key: str) -> str:
