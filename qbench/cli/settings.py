@@ -12,8 +12,8 @@ from qbench.errors import QBenchError, UnknownNameError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qbench.methods.published import OptionDifference
     from qbench.spec import Spec
+    from qbench.suite.published import OptionDifference
 
 DEFAULTS = "defaults"
 
@@ -88,8 +88,8 @@ def settings(
 
 
 def _presets(suite: str | None) -> dict[str, _Preset]:
-    from qbench.methods.published import published
     from qbench.suite.load import load_suite
+    from qbench.suite.published import published
 
     found = {DEFAULTS: _Preset("each method's own defaults", None)}
     found |= {name: _Preset(one.source, one.options, one.method, one.absent) for name, one in published().items()}
@@ -123,7 +123,7 @@ def _named(method: str, given: list[str]) -> Spec:
 
 def _differences(spec: Spec, preset: _Preset) -> tuple[list[OptionDifference], list[str]]:
     """Return the options that differ, and the names in the preset that are none of this method's."""
-    from qbench.methods.published import defaults_of, option_differences
+    from qbench.suite.published import defaults_of, option_differences
 
     wanted = defaults_of(spec) if preset.options is None else preset.options
     return option_differences(spec, wanted), [name for name in wanted if name not in type(spec).model_fields]

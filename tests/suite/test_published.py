@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from qbench.methods.gptq import GPTQ
 from qbench.methods.lsq import LearnedStepSize
-from qbench.methods.published import defaults_of, option_differences, published
 from qbench.registry import METHODS
+from qbench.suite.published import defaults_of, option_differences, published
 
 
 @pytest.mark.parametrize("name", list(published()))
