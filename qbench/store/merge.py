@@ -180,6 +180,9 @@ def _merge_repeats(sources: Sequence[Path], destination: Path, merged: Merged) -
         taken: set[Path] = set()
         for path in repeat_folders(source):
             repeat = candidates(path)
+            merged.aside |= repeat.aside
+            if not repeat.records:
+                continue
             own = _place_for(repeat, destination, taken)
             taken.add(own.folder.path)
             with own.folder.lock():

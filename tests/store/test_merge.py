@@ -177,6 +177,15 @@ def test_repeats_of_shards_become_one_and_those_of_machines_more(put: Callable[.
     assert (merged.repeats, merged.conflicts) == (3, [])
 
 
+def test_a_repeat_without_a_record_is_no_repeat(put: Callable[..., Record], tmp_path: Path) -> None:
+    put("a")
+    broken = RunFolder(tmp_path / "a" / "repeats" / "1").record_path("broken")
+    broken.parent.mkdir(parents=True)
+    broken.write_text("")
+    merged = merge([tmp_path / "a"], tmp_path / "c")
+    assert (merged.repeats, list(merged.aside)) == (0, [broken])
+
+
 def test_a_probe_without_the_weights_it_read_is_told_of(put: Callable[..., Record], tmp_path: Path) -> None:
     key = {"probe": {}, "points": {"rtn": RTN.replace("/", "-"), "gptq": GPTQ.replace("/", "-")}}
     put("a", "llama-1m/mse/2b/ladder/s0", weights=None, key=key), put("a", RTN)
