@@ -1,4 +1,7 @@
-"""Runs in processes of their own, in a folder of their own, and what a run folder must be at any instant."""
+"""Runs in processes of their own, in a folder of their own, and what a run folder must be at any instant.
+
+README.md lists the faults and where each is tested.
+"""
 
 from __future__ import annotations
 
