@@ -103,10 +103,12 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once, with all processes that it has started."""
-        try:
-            family = psutil.Process(self._process.pid).children(recursive=True)
-        except psutil.Error:
-            family = []
+        family: list[psutil.Process] = []
+        if self.alive:  # otherwise its number may be that of another process by now
+            try:
+                family = psutil.Process(self._process.pid).children(recursive=True)
+            except psutil.Error:
+                pass
         self._process.kill()
         for one in family:
             try:

@@ -37,6 +37,44 @@ def test_a_cell_is_not_charged_for_the_memory_of_those_before_it() -> None:
     assert machine.peak_memory("cpu") < high - BLOCK // 2
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "MemoryError"),
+        (MemoryError("Unable to allocate 7 PiB\nfor an array"), "Unable to allocate 7 PiB"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation"),
+            "CUDA out of memory. Tried to allocate 2.00 GiB.",
+        ),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"
+            ),
+            "can't allocate memory: you",
+        ),
+        (RuntimeError("std::bad_alloc"), "std::bad_alloc"),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"), "CUDA error: out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"), "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"),
+    ],
+)
+def test_all_that_runs_out_of_memory_is_known(error: BaseException, said: str) -> None:
+    assert machine.memory_shortage(error) == f"{machine.OUT_OF_MEMORY}{said}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("no luck"), ValueError("std::bad_alloc"), OSError(12, "Cannot allocate memory"), SystemExit(1)],
+)
+def test_other_errors_are_no_shortage(error: BaseException) -> None:
+    assert machine.memory_shortage(error) is None
+
+
+def test_torch_says_it_as_it_is_expected(device: torch.device) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15, device=device)
+    assert (machine.memory_shortage(caught.value) or "").startswith(machine.OUT_OF_MEMORY)
+
+
 def test_devices_there_are_and_are_not() -> None:
     assert machine.resolve_device("cpu") == "cpu"
     assert machine.resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
