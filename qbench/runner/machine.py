@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import platform
@@ -87,6 +88,9 @@ def memory_shortage(error: BaseException) -> str | None:
     first = str(error).partition("\n")[0]
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in first:
         first = first.rpartition("DefaultCPUAllocator: ")[2]  # before it stands a line of torch's source
+    elif isinstance(error, OSError):
+        if error.errno != errno.ENOMEM:
+            return None
     elif not isinstance(error, MemoryError | torch.OutOfMemoryError) and not (
         isinstance(error, RuntimeError) and any(word in first for word in _SHORTAGE_WORDS)
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import sys
 
@@ -47,12 +48,11 @@ def test_a_cell_is_not_charged_for_the_memory_of_those_before_it() -> None:
             "CUDA out of memory. Tried to allocate 2.00 GiB.",
         ),
         (
-            RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"
-            ),
+            RuntimeError("[enforce fail at alloc.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
             "can't allocate memory: you",
         ),
         (RuntimeError("std::bad_alloc"), "std::bad_alloc"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), f"[Errno {errno.ENOMEM}] Cannot allocate memory"),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"), "CUDA error: out of memory"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"), "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"),
     ],
@@ -63,7 +63,7 @@ def test_all_that_runs_out_of_memory_is_known(error: BaseException, said: str) -
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("no luck"), ValueError("std::bad_alloc"), OSError(12, "Cannot allocate memory"), SystemExit(1)],
+    [RuntimeError("no luck"), ValueError("std::bad_alloc"), OSError(errno.EIO, "lost"), SystemExit(1)],
 )
 def test_other_errors_are_no_shortage(error: BaseException) -> None:
     assert machine.memory_shortage(error) is None
