@@ -63,6 +63,8 @@ def _show(merged: Merged, out: Path, prefer: Prefer | None) -> None:
         f"{out}: {merged.copied} records copied, {merged.kept} there already, {merged.same} more of the same result, "
         f"{merged.replaced} failed ones that another has, {merged.repeats} repeats"
     )
+    if merged.rounded:
+        typer.echo(f"{merged.rounded} full-precision records differ by another ground's rounding errors: one is kept")
     if merged.conflicts:
         from tabulate import tabulate
 
@@ -92,6 +94,7 @@ def _to_json(merged: Merged, out: Path, prefer: Prefer | None) -> dict[str, obje
         "copied": merged.copied,
         "kept": merged.kept,
         "same": merged.same,
+        "rounded": merged.rounded,
         "replaced": merged.replaced,
         "repeats": merged.repeats,
         "prefer": None if prefer is None else prefer.value,

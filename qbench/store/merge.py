@@ -15,6 +15,7 @@ from qbench.store.folder import RunFolder, repeat_folders
 from qbench.store.ground import unlike
 from qbench.store.record import Record
 from qbench.store.same_result import Difference, differences
+from qbench.store.tolerance import FULL_PRECISION_FLOOR
 
 Prefer = Literal["first", "last"]
 
@@ -49,10 +50,11 @@ class Merged:
 
     Attributes
     ----------
-    copied, kept, same, replaced : int
+    copied, kept, same, rounded, replaced : int
         Records that were written; of the sources' cells, those where the destination's own record stayed; records
-        that tell of the same result as the one that is kept; and those that are not ``ok`` where another folder's is.
-        Those of repeats are counted too.
+        that tell of the same result as the one that is kept; those of cells without quantized weights whose loss
+        differs by no more than another ground's rounding errors; and those that are not ``ok`` where another folder's
+        is. Those of repeats are counted too.
     repeats : int
         The repeats that the destination has now.
     conflicts : list of Conflict
@@ -66,6 +68,7 @@ class Merged:
     copied: int = 0
     kept: int = 0
     same: int = 0
+    rounded: int = 0
     replaced: int = 0
     repeats: int = 0
     conflicts: list[Conflict] = field(default_factory=list)
@@ -136,8 +139,10 @@ def _merge_into(own: Candidates, given: Sequence[Candidates], prefer: Prefer | N
         if not sound:  # the newest says why it failed
             chosen = max(holders, key=lambda folder: folder.records[cell_id].ended)
         else:
-            clashes = _conflicts(cell_id, sound)
-            merged.same += len(sound) - 1 - len(clashes)
+            found = _conflicts(cell_id, sound)
+            clashes = [one for one in found if not _rounded(one, sound)]
+            merged.same += len(sound) - 1 - len(found)
+            merged.rounded += len(found) - len(clashes)
             merged.conflicts += clashes
             if clashes and prefer is None:
                 continue
@@ -159,6 +164,20 @@ def _conflicts(cell_id: str, holders: Sequence[Candidates]) -> list[Conflict]:
             places = first.folder.path, other.folder.path
             found.append(Conflict(one.label, cell_id, *places, tuple(different), ground))
     return found
+
+
+def _rounded(conflict: Conflict, holders: Sequence[Candidates]) -> bool:
+    """Return whether a conflict is one of rounding errors alone.
+
+    Shards share full-precision cells and controls. Of unlike machines these differ in the last bits, which the cells
+    that are read against them do not feel. Quantized weights are another matter: a rounding that fell to the other
+    side makes another result.
+    """
+    records = {folder.folder.path: folder.records[conflict.cell_id] for folder in holders}
+    one, two = records[conflict.first], records[conflict.second]
+    if not conflict.unlike or one.axes["quantizer"] is not None or one.is_probe or one.loss is None or two.loss is None:
+        return False
+    return abs(one.loss - two.loss) <= FULL_PRECISION_FLOOR and not one.fallbacks and not two.fallbacks
 
 
 def _copy(record: Record, source: RunFolder, destination: RunFolder) -> None:

@@ -87,6 +87,24 @@ def test_a_conflict_is_shown_and_its_cell_is_not_written(put: Callable[..., Reco
 PLACES = (("records", "json"), ("weights", "safetensors"))
 
 
+def test_full_precision_of_unlike_machines_differs_by_rounding_alone(
+    put: Callable[..., Record], tmp_path: Path
+) -> None:
+    here, there = {"torch": "2.8.0", "threads": 2}, {"torch": "2.8.0", "threads": 4}
+    put("a", FP, 3.0, environment=here), put("b", FP, 3.0 + 1e-7, environment=there)
+    merged = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
+    assert (merged.rounded, merged.same, merged.copied, merged.conflicts) == (1, 0, 1, [])
+    assert RunFolder(tmp_path / "c").read(FP.replace("/", "-")) == RunFolder(tmp_path / "a").read(FP.replace("/", "-"))
+
+    put("alike", FP, 3.0 + 1e-7, environment=here), put("far", FP, 3.01, environment=there)
+    for other in ("alike", "far"):
+        assert len(merge([tmp_path / "a", tmp_path / other], tmp_path / f"c-{other}").conflicts) == 1
+
+    put("a", RTN, 3.2, environment=here), put("b", RTN, 3.2 + 1e-7, weights=b"v", environment=there)
+    (conflict,) = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "d").conflicts
+    assert conflict.label == RTN
+
+
 @pytest.mark.parametrize(("prefer", "loss", "weights"), [("first", 3.0, b"u"), ("last", 3.5, b"v")])
 def test_one_of_a_conflict_may_be_preferred(
     put: Callable[..., Record], tmp_path: Path, prefer: Any, loss: float, weights: bytes
