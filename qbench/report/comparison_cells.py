@@ -36,8 +36,8 @@ def outcome(comparison: Comparison) -> str:
     """Return the outcome in a few words."""
     if comparison.regressed:
         return "regressed"
-    if any(row.verdict in ("better", "fixed") for row in (*comparison.rows, *comparison.seed_means)):
-        return "changed for the better, and not blessed"
+    if any(row.verdict in ("moved", "better", "fixed") for row in (*comparison.rows, *comparison.seed_means)):
+        return "changed, and not blessed"
     return "no regression" if comparison.passed else "other weights on equal ground"
 
 
@@ -45,6 +45,8 @@ def advice(comparison: Comparison) -> list[str]:
     """Return what is to be known of changes that are not for the worse, a line each."""
     verdicts = {row.verdict for row in (*comparison.rows, *comparison.seed_means)}
     found = []
+    if "moved" in verdicts:
+        found.append("what moved beyond the noise is red, whichever way: bless it with a reason, or find out")
     if verdicts & {"better", "fixed"}:
         found.append("an improvement that nobody explained is red: bless it with a reason, or find out")
     if "new" in verdicts:

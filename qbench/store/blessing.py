@@ -19,6 +19,9 @@ from qbench.store.results import (
 from qbench.store.tolerance_change import ToleranceChange, tolerance_changes
 from qbench.store.verdict import ComparisonRow
 
+_REPEATED = ("repeats", "accuracy_repeats", "sqnr_repeats")
+"""Fields of a cell that hold what its repeats gave."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -230,14 +233,14 @@ def _on(environment: dict[str, str], results: Results, cell: CellResult) -> Cell
 
 def _measured(cell: CellResult) -> CellResult:
     """Return a cell without what says how often and where it was measured."""
-    return cell.model_copy(update={"repeats": [], "accuracy_repeats": [], "environment": {}})
+    return cell.model_copy(update={**{name: [] for name in _REPEATED}, "environment": {}})
 
 
 def _with_repeats(cell: CellResult, old: CellResult | None) -> CellResult:
     # What was measured of the noise of a cell stands for as long as the cell is the same.
-    if old is None or cell.repeats or cell.accuracy_repeats or _measured(cell) != _measured(old):
+    if old is None or any(getattr(cell, name) for name in _REPEATED) or _measured(cell) != _measured(old):
         return cell
-    return cell.model_copy(update={"repeats": old.repeats, "accuracy_repeats": old.accuracy_repeats})
+    return cell.model_copy(update={name: getattr(old, name) for name in _REPEATED})
 
 
 def _change(old: Results | None, merged: Results, accepted: dict[str, str], request: Request) -> Change:

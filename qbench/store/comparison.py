@@ -238,6 +238,11 @@ class _Judge:
             now_accuracy,
             other,
             evaluation_name(cell.axes),
+            None if old is None else old.sqnr,
+            None if new is None else new.sqnr,
+            tolerance.sqnr,
+            None if old is None else old.effective_bits,
+            None if new is None else new.effective_bits,
         )
 
     def _stratum(self, old: CellResult, new: CellResult) -> Stratum | None:

@@ -132,3 +132,5 @@ def _add_repeat(cells: dict[str, CellResult], chosen: dict[str, Record], repeat:
             cells[label].repeats.append(judged)
         if cell.accuracy is not None:
             cells[label].accuracy_repeats.append(cell.accuracy)
+        if cell.sqnr is not None:
+            cells[label].sqnr_repeats.append(cell.sqnr)

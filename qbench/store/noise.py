@@ -83,3 +83,12 @@ def accuracy_noise(results: Results) -> Mapping[Pool, Noise]:
         for cell in results.cells.values()
         if cell.accuracy is not None
     )
+
+
+def sqnr_noise(results: Results) -> Mapping[Pool, Noise]:
+    """Return the noise of the weights' signal-to-noise ratios, decibels."""
+    return pooled(
+        (pool_of(cell.axes), [cell.sqnr, *cell.sqnr_repeats])
+        for cell in results.cells.values()
+        if cell.sqnr is not None and math.isfinite(cell.sqnr)
+    )

@@ -10,6 +10,9 @@ from qbench.store.ground import BYTES_DEPEND_ON, unlike
 from qbench.store.record import Status, find_accuracy, find_loss
 from qbench.suite.cell import FP, cell_label
 
+SQNR = "weight_sqnr_db"
+"""The metric that tells how large the error of the weights is: far steadier than any loss."""
+
 Axes = dict[str, str | int | None]
 
 
@@ -27,8 +30,8 @@ class CellResult(BaseModel):
     repeats : list of float
         What the cell is judged by (see `Results.excess`) in each repeat under other arithmetic; nats a token (or an
         image).
-    accuracy_repeats : list of float
-        Its accuracy in each repeat, shares.
+    accuracy_repeats, sqnr_repeats : list of float
+        Its accuracy in each repeat, shares; and its `sqnr`, decibels.
     environment : dict of str to str
         What the cell's ground has otherwise than the environment of its `Results`.
     """
@@ -45,6 +48,7 @@ class CellResult(BaseModel):
     losses: list[float] = Field(default_factory=list)
     repeats: list[float] = Field(default_factory=list)
     accuracy_repeats: list[float] = Field(default_factory=list)
+    sqnr_repeats: list[float] = Field(default_factory=list)
     environment: dict[str, str] = Field(default_factory=dict)
 
     @property
@@ -66,6 +70,11 @@ class CellResult(BaseModel):
     def accuracy(self) -> float | None:
         """Return the share of images classified as they are labelled, or None."""
         return find_accuracy(self.metrics)
+
+    @property
+    def sqnr(self) -> float | None:
+        """Return the signal-to-noise ratio of the quantized weights, decibels; None where nothing is quantized."""
+        return self.metrics.get(SQNR)
 
     @property
     def breakdown(self) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qbench.store.noise import accuracy_noise, loss_noise, pool_of
+from qbench.store.noise import accuracy_noise, loss_noise, pool_of, sqnr_noise
 from qbench.store.results import CellResult, Results
 from qbench.store.spread import accuracy_sd, measure_spread, row_of
 
@@ -20,6 +20,15 @@ UNMEASURED = 0.02
 ACCURACY_FLOOR = 0.005
 """The least tolerance of an accuracy: half a point, five images of a thousand."""
 
+SQNR_FLOOR = 0.02
+"""The least tolerance of the weights' signal-to-noise ratio, decibels: half a per cent of their squared error.
+
+Roundings that other arithmetic tips over have moved it by .003 dB at most, steps that are 1 % too wide move it by .09.
+"""
+
+UNMEASURED_SQNR = 0.05
+"""The same on another ground where nothing was repeated."""
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -31,6 +40,8 @@ class Tolerance:
         Nats a token (or an image).
     accuracy : float
         A share.
+    sqnr : float
+        Of the weights' signal-to-noise ratio, decibels.
     measured : bool
         Whether repeats stand behind `loss`, or the ground is the same and bytes have to be.
     freedom : int
@@ -39,6 +50,7 @@ class Tolerance:
 
     loss: float
     accuracy: float
+    sqnr: float
     measured: bool
     freedom: int = 0
 
@@ -54,6 +66,7 @@ class Tolerances:
 
     def __init__(self, results: Results) -> None:
         self._noise, self._accuracy_noise = loss_noise(results), accuracy_noise(results)
+        self._sqnr_noise = sqnr_noise(results)
         self._over_seeds = {spread.row: spread.sd or 0.0 for spread in measure_spread(results)}
         clean = [(cell.axes, cell.accuracy) for cell in results.cells.values() if cell.status == "ok"]
         self._accuracy_over_seeds = accuracy_sd((axes, value) for axes, value in clean if value is not None)
@@ -72,9 +85,12 @@ class Tolerances:
         noise, of_accuracy = self._noise.get(pool), self._accuracy_noise.get(pool)
         shares = 3 * self._accuracy_over_seeds.get(row, 0.0) if of_accuracy is None else of_accuracy.tolerance
         accuracy = max(ACCURACY_FLOOR, shares)
+        of_sqnr = self._sqnr_noise.get(pool)
+        unmeasured = SQNR_FLOOR if alike else UNMEASURED_SQNR
+        sqnr = unmeasured if of_sqnr is None else max(SQNR_FLOOR, of_sqnr.tolerance)
         floor = FULL_PRECISION_FLOOR if cell.is_fp else FLOOR
         if noise is not None:
-            return Tolerance(max(floor, noise.tolerance), accuracy, measured=True, freedom=noise.freedom)
+            return Tolerance(max(floor, noise.tolerance), accuracy, sqnr, measured=True, freedom=noise.freedom)
         if alike or cell.is_fp:
-            return Tolerance(floor, accuracy, measured=alike)
-        return Tolerance(max(UNMEASURED, 3 * self._over_seeds.get(row, 0.0)), accuracy, measured=False)
+            return Tolerance(floor, accuracy, sqnr, measured=alike)
+        return Tolerance(max(UNMEASURED, 3 * self._over_seeds.get(row, 0.0)), accuracy, sqnr, measured=False)

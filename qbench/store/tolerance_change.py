@@ -22,7 +22,7 @@ class ToleranceChange:
     pool : Pool
         Model, method and bits.
     measure : str
-        ``loss`` (nats a token or an image) or ``accuracy`` (a share).
+        ``loss`` (nats a token or an image), ``accuracy`` (a share) or ``sqnr`` (of the weights, decibels).
     ground : str
         Where it holds: ``the same ground``, ``another ground``, or ``any ground``.
     old, new : float
@@ -74,4 +74,6 @@ def _of_cell(
         where = "any ground" if everywhere else ground
         found.append((pool, "loss", where, then.loss, now.loss, now.freedom))
         found.append((pool, "accuracy", "any ground", then.accuracy, now.accuracy, 0))
+        if old.sqnr is not None and new.sqnr is not None:
+            found.append((pool, "sqnr", where, then.sqnr, now.sqnr, now.freedom))
     return [one for one in dict.fromkeys(found) if not math.isclose(one[3], one[4], rel_tol=_EQUAL)]

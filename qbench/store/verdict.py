@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from qbench.store.paired import Interval
 from qbench.store.results import CellResult, Expected
-from qbench.store.tolerance import ACCURACY_FLOOR
+from qbench.store.tolerance import ACCURACY_FLOOR, SQNR_FLOOR
 
-Verdict = Literal["same", "better", "worse", "new", "missing", "failed", "blocked", "expected", "fixed"]
+Verdict = Literal["same", "better", "worse", "new", "missing", "failed", "blocked", "moved", "expected", "fixed"]
 
 WORST_FIRST: tuple[Verdict, ...] = (
-    "failed", "missing", "worse", "blocked", "better", "fixed", "expected", "new", "same"
+    "failed", "missing", "worse", "blocked", "moved", "better", "fixed", "expected", "new", "same"
 )  # fmt: skip
 
 REGRESSED = frozenset({"failed", "missing", "worse", "blocked"})
 """Verdicts of a change for the worse, or of what cannot be told."""
 
-RED = REGRESSED | {"better", "fixed"}
-"""Verdicts that do not pass: an improvement that nobody explained, too."""
+RED = REGRESSED | {"moved", "better", "fixed"}
+"""Verdicts that do not pass: a change or an improvement that nobody explained, too."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class ComparisonRow:
         How much of it is noise at most, see `Tolerance`; nats a token (or an image).
     verdict : str
         ``same``, ``better``, ``worse``, ``new``, ``missing``, ``failed``, ``blocked`` (full precision moved or is not
-        there, so that nothing can be told), ``expected`` (a known failure) or ``fixed`` (a known failure no more).
+        there, so that nothing can be told), ``moved`` (by more than noise, but on some documents up and on others
+        down; or only the error of the weights did, or the bits they take), ``expected`` (a known failure) or ``fixed``
+        (a known failure no more).
     identical : bool
         The quantized weights are the same to the bit.
     note : str
@@ -49,6 +52,10 @@ class ComparisonRow:
     accuracy_tolerance : float
         A share. What is beyond either tolerance is better or worse; what is better by one and worse by the other is
         worse.
+    old_sqnr, new_sqnr, sqnr_tolerance : float or None
+        Signal-to-noise ratio of the quantized weights, decibels: how large their error is.
+    old_bits, new_bits : float or None
+        Effective bits a weight.
     interval : Interval or None
         99 % interval of `delta` over documents; None where the documents of both runs are not known or not the same.
     old_recovery, new_recovery, old_accuracy_recovery, new_accuracy_recovery : float or None
@@ -77,6 +84,11 @@ class ComparisonRow:
     new_accuracy_recovery: float | None = None
     other_weights: bool = False
     group: str = ""
+    old_sqnr: float | None = None
+    new_sqnr: float | None = None
+    sqnr_tolerance: float = SQNR_FLOOR
+    old_bits: float | None = None
+    new_bits: float | None = None
 
     @property
     def changes(self) -> tuple[float, ...]:
@@ -107,7 +119,7 @@ def by_size(row: ComparisonRow, *, documents: bool = True) -> ComparisonRow:
         Whether the interval has to agree. It has not for full precision: a model that moved is another model, on
         however few documents.
     """
-    signs, notes = [], []
+    signs, notes, moved = [], [], False
     if row.delta is not None and abs(row.delta) > row.tolerance:
         sign = 1 if row.delta > 0 else -1
         if not documents:
@@ -118,13 +130,28 @@ def by_size(row: ComparisonRow, *, documents: bool = True) -> ComparisonRow:
         elif row.interval.low > 0 or row.interval.high < 0:
             signs.append(sign)
         else:
-            notes.append("beyond the tolerance, but not on all documents alike")
+            moved = True
+            notes.append("not on all documents alike")
     if row.old_accuracy is not None and row.new_accuracy is not None:
         old, new, tolerance = (100 * share for share in (row.old_accuracy, row.new_accuracy, row.accuracy_tolerance))
         if abs(new - old) > tolerance:
             signs.append(1 if new < old else -1)
             notes.append(f"accuracy {old:.1f} % -> {new:.1f} %, tolerance {tolerance:.1f}")
-    return row.said("worse" if 1 in signs else "better" if signs else "same", *notes)
+    of_weights = _weights_moved(row)
+    notes += of_weights
+    moved = moved or bool(of_weights)
+    return row.said("worse" if 1 in signs else "better" if signs else "moved" if moved else "same", *notes)
+
+
+def _weights_moved(row: ComparisonRow) -> list[str]:
+    """Return what can be told from the weights alone: a rule that became worse shows there before it does in a loss."""
+    found = []
+    old, new = row.old_sqnr, row.new_sqnr
+    if old is not None and new is not None and old != new and not abs(new - old) <= row.sqnr_tolerance:
+        found.append(f"SQNR of the weights {old:.2f} dB -> {new:.2f} dB, tolerance {row.sqnr_tolerance:.2g}")
+    if row.old_bits is not None and row.new_bits is not None and not math.isclose(row.old_bits, row.new_bits):
+        found.append(f"effective bits {row.old_bits:.4g} -> {row.new_bits:.4g}")
+    return found
 
 
 def of_expected(

@@ -192,7 +192,7 @@ def test_outcomes_in_words(comparison: Comparison, make_record: MakeRecord) -> N
     then = [make_record("m/fp/s0"), make_record("m/mse/4b/rtn/s0", 0.03, weights_sha256="ab")]
     assert said(then) == "tiny against its baseline: no regression (2 same; 1 with the same weights)"
     better = [then[0], make_record("m/mse/4b/rtn/s0", 0.02)]
-    assert "tiny against its baseline: changed for the better, and not blessed (1 better" in said(better)
+    assert "tiny against its baseline: changed, and not blessed (1 better" in said(better)
     other = [then[0], then[1].model_copy(update={"weights_sha256": "cd"})]
     assert "tiny against its baseline: other weights on equal ground (2 same)" in said(other, exact=True)
     assert "regressed (1 missing" in said(then[:1])

@@ -164,12 +164,14 @@ def test_the_baseline_may_lack_full_precision(run: list[Record]) -> None:
     assert (found[GPTQ].verdict, found[GPTQ].note) == ("blocked", "full precision is not in the baseline")
 
 
-def test_a_change_that_the_documents_do_not_bear_out_is_the_same(make_run: MakeRun, baseline: Results) -> None:
+def test_a_change_to_both_sides_has_moved_and_is_red(make_run: MakeRun, baseline: Results) -> None:
     mixed = [0.03 + d for d in (0.2, -0.02, 0.0, -0.01, 0.02, -0.02)]
     judged = row(make_run(EXCESS | {RTN: mixed}), baseline, RTN)
     assert judged.interval is not None and judged.interval.low < 0 < judged.interval.high
     assert (judged.delta or 0) > judged.tolerance
-    assert (judged.verdict, judged.note) == ("same", "beyond the tolerance, but not on all documents alike")
+    assert (judged.verdict, judged.note) == ("moved", "not on all documents alike")
+    found = compare(make_run(EXCESS | {RTN: mixed}), baseline)
+    assert not found.passed and not found.regressed
 
 
 def test_without_the_same_documents_a_change_is_unpaired(
