@@ -14,7 +14,24 @@ if TYPE_CHECKING:
 def select(
     suite: str, seeds: int | None = None, only: str | None = None, shard: str | None = None
 ) -> tuple[Suite, list[Cell]]:
-    """Return a suite and its cells, cut to what ``--seeds``, ``--only`` and then ``--shard`` ask for."""
+    """Return a suite and its cells, cut to what ``--seeds``, ``--only`` and then ``--shard`` ask for.
+
+    Parameters
+    ----------
+    suite : str
+        A shipped suite's name, or a path.
+    seeds : int, optional
+        Seeds 0 to ``seeds - 1`` in place of the suite's own.
+    only : str, optional
+        See `filter_cells`.
+    shard : str, optional
+        ``i/n``, see `parse_shard`.
+
+    Raises
+    ------
+    QBenchError
+        The suite is wrong, or no cell is left.
+    """
     from qbench.suite.enumerate import enumerate_cells, filter_cells
     from qbench.suite.load import load_suite
     from qbench.suite.shard import parse_shard

@@ -51,7 +51,7 @@ def read_baseline(path: Path) -> Baseline:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StoreError(f"no baseline at {path}: bless a run first") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is no baseline: not JSON ({error})") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int) or version < 1:
