@@ -55,7 +55,10 @@ def compare(
     device, results = comparing.choose(baseline, held, against)
     if results is None:
         raise StoreError(comparing.absent(loaded.name, baseline, suite, device))
-    found = compare_records(held, results, labels, suite=loaded.name, device=device, exact=exact)
+    suite_labels = comparing.whole(loaded, only, seeds)
+    found = compare_records(
+        held, results, labels, suite=loaded.name, device=device, exact=exact, suite_labels=suite_labels
+    )
     if json or form is Format.JSON:
         options.print_json(found.to_json())
     else:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qbench.store.comparison import Comparison
     from qbench.store.record import Record
     from qbench.store.results import Results
+    from qbench.suite.schema import Suite
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
 
@@ -68,7 +69,29 @@ def read(suite: str) -> Baseline | None:
     from qbench.store.baseline import read_baseline
 
     path = options.baseline_path(suite)
-    return read_baseline(path) if path.exists() else None
+    if not path.exists():
+        return None
+    found = read_baseline(path)
+    if found.suite != suite:
+        raise StoreError(f"{path} is the baseline of {found.suite!r} (allowed: {suite!r})")
+    return found
+
+
+def whole(suite: Suite, *parts: object) -> set[str] | None:
+    """Return every label that a suite runs; None where only a part of it was asked for.
+
+    Parameters
+    ----------
+    suite : Suite
+        All of it.
+    *parts : object
+        What ``--only``, ``--seeds`` and ``--shard`` were given.
+    """
+    from qbench.suite.enumerate import enumerate_cells, measured_cells
+
+    if any(part is not None for part in parts):
+        return None
+    return {cell.label() for cell in measured_cells(enumerate_cells(suite)) if cell.skip is None}
 
 
 def choose(baseline: Baseline, records: Iterable[Record], against: str | None = None) -> tuple[str, Results | None]:
@@ -86,10 +109,18 @@ def choose(baseline: Baseline, records: Iterable[Record], against: str | None = 
     Raises
     ------
     StoreError
-        The named class is not in the baseline, or the records do not say which class is meant.
+        The named class is not in the baseline, the records do not say which class is meant, or the baseline was edited
+        since it was blessed.
     """
     from qbench.store.gathering import classes_of
 
+    edited = [name for name, part in sorted(baseline.devices.items()) if not part.intact]
+    if edited:
+        date = baseline.devices[edited[0]].history[-1].date
+        raise StoreError(
+            f"{options.baseline_path(baseline.suite)}: its part of {edited[0]} is not what was blessed on {date}, but "
+            "was edited since: restore the file, or bless again"
+        )
     if against is not None:
         if against not in baseline.devices:
             raise StoreError(f"--against {against!r}: no such class of device{nearest(against, baseline.devices)}")
@@ -116,7 +147,7 @@ def absent(suite: str, baseline: Baseline | None, given: str, device: str) -> st
         The class of device of the records.
     """
     path = options.baseline_path(suite)
-    if baseline is None:
+    if baseline is None or not baseline.devices:
         return f"no baseline at {path}: `qbench bless --suite {given}` makes one"
     held = " or ".join(f"--against '{name}'" for name in sorted(baseline.devices))
     return f"{path} has no baseline of {device}: `qbench bless --suite {given}` adds one, {held} compares across"
@@ -161,6 +192,7 @@ def after_run(
     name: str,
     only: str | None = None,
     seeds: int | None = None,
+    suite_labels: Collection[str] | None = None,
 ) -> Outcome:
     """Compare what a run made with the baseline, and publish the Markdown of it.
 
@@ -178,6 +210,8 @@ def after_run(
         The suite's name.
     only, seeds : str or None, int or None
         How the caller chose cells.
+    suite_labels : collection of str, optional
+        See `whole`.
     """
     from qbench.store.comparison import compare
 
@@ -189,7 +223,7 @@ def after_run(
         return Outcome(None, f"not compared: {error}", error)
     if results is None:
         return Outcome(None, absent(name, baseline, given, device))
-    found = compare(records, results, labels, suite=name, device=device)
+    found = compare(records, results, labels, suite=name, device=device, suite_labels=suite_labels)
     publish(show(found, given, form=Format.MARKDOWN, only=only, seeds=seeds))
     return Outcome(found, show(found, given, only=only, seeds=seeds))
 
@@ -224,7 +258,7 @@ def show(
 
     chosen = [*(["--only", only] if only else []), *(["--seeds", str(seeds)] if seeds else [])]
     run = shlex.join(["qbench", "run", "--suite", given, *chosen])
-    bless = shlex.join(["qbench", "bless", "--suite", given, *(["--only", only] if only else [])])
+    bless = shlex.join(["qbench", "bless", "--suite", given, *(["--only", only] if only else []), "--reason", "WHY"])
     if form is Format.MARKDOWN:
         return render_comparison_markdown(comparison, run=run, bless=bless)
     if form is Format.JUNIT:

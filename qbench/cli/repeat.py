@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 def repeat(
     suite: options.SuiteOption,
-    times: Annotated[int, typer.Option(min=1, help="How often; what is there already counts.")] = 2,
+    times: Annotated[int, typer.Option(min=1, help="How often; what is there already counts.")] = 3,
     only: options.OnlyOption = None,
     seeds: options.SeedsOption = None,
     device: executing.DeviceOption = "auto",

@@ -63,7 +63,10 @@ def run(
     board = leaderboard(records.values(), places(cells))
     labels = [cell.label() for cell in measured_cells(cells) if cell.skip is None]
     held = records.values()
-    outcome = comparing.after_run(baseline, held, labels, suite, name=loaded.name, only=only, seeds=seeds)
+    whole = comparing.whole(loaded, only, seeds, shard)
+    outcome = comparing.after_run(
+        baseline, held, labels, suite, name=loaded.name, only=only, seeds=seeds, suite_labels=whole
+    )
     judged = judge(records.values(), axes_of(cells))
     if json:
         found = {

@@ -46,6 +46,10 @@ def render_change(change: Change, *, everything: bool = False) -> str:
     lines += _labels("gone", change.gone, most)
     lines += [f"expected to fail from now on: {label} ({flaw})" for label, flaw in sorted(change.accepted.items())]
     lines += _labels("no longer expected to fail", change.released, most)
+    if change.unrepeated and change.unrepeated < change.held:
+        lines.append(f"{change.unrepeated} of {change.held} cells have no repeats of their own: `qbench repeat` first")
+    if change.edited:
+        lines.append("the old baseline was edited by hand since it was blessed: this is compared with the edited one")
     lines += [f"ground: {name}: {then} -> {now}" for name, (then, now) in change.environment.items()]
     parts.append(
         "\n".join(textwrap.fill(line, 120, subsequent_indent="    ", break_long_words=False) for line in lines)

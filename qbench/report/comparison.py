@@ -31,7 +31,8 @@ def render_comparison(comparison: Comparison, *, everything: bool = False, bless
         rest = f"\n... and {len(hidden)} more: {kinds(comparison, hidden)}" if hidden else ""
         parts.append(plain_table(HEADERS, [cells_of(row) for row in shown], ALIGN) + rest)
     told = advice(comparison)
-    lines = [*grounds(comparison), *told, *([f"to bless it: {bless}"] if told else [])]
+    blessable = not comparison.passed and not {"failed", "missing"} & set(comparison.counts)
+    lines = [*grounds(comparison), *told, *([f"to bless it: {bless}"] if blessable else [])]
     if lines:
         parts.append("\n".join(textwrap.fill(line, 120, subsequent_indent="    ") for line in lines))
     return "\n\n".join(parts) + "\n"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from qbench.report import numbers
 from qbench.store.comparison import Comparison
 from qbench.store.paired import Interval
+from qbench.store.tolerance import WIDE
 from qbench.store.verdict import ComparisonRow
 
 HEADERS = ["verdict", "cell", "baseline", "now", "change", "99 % interval", "tolerance", "recovery", "note"]
@@ -34,6 +35,8 @@ def against(comparison: Comparison) -> str:
 
 def outcome(comparison: Comparison) -> str:
     """Return the outcome in a few words."""
+    if comparison.nothing:
+        return "nothing was compared"
     if comparison.regressed:
         return "regressed"
     if any(row.verdict in ("moved", "better", "fixed") for row in (*comparison.rows, *comparison.seed_means)):
@@ -44,7 +47,16 @@ def outcome(comparison: Comparison) -> str:
 def advice(comparison: Comparison) -> list[str]:
     """Return what is to be known of changes that are not for the worse, a line each."""
     verdicts = {row.verdict for row in (*comparison.rows, *comparison.seed_means)}
-    found = []
+    found = (
+        []
+        if comparison.blessed is None
+        else [f"the baseline was blessed on {comparison.blessed.date}: {comparison.blessed.reason}"]
+    )
+    if wide := comparison.wide:
+        found.append(
+            f"{len(wide)} tolerances are above {fine(WIDE)} nats and pass nearly everything, the widest "
+            f"{fine(wide[0].tolerance)} ({wide[0].label}): `qbench repeat` more often"
+        )
     if "moved" in verdicts:
         found.append("what moved beyond the noise is red, whichever way: bless it with a reason, or find out")
     if verdicts & {"better", "fixed"}:

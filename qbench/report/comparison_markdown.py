@@ -42,7 +42,8 @@ def render_comparison_markdown(comparison: Comparison, *, run: str = "qbench run
         if hidden := rows[most:]:
             parts.append(f"... and {len(hidden)} more: {kinds(comparison, hidden)}")
         parts += [*_list(blocked(changed)), *_list(grounds(comparison)), *_list(advice(comparison))]
-        parts.append(_commands(run, None if comparison.passed and "new" not in comparison.counts else bless))
+        blessable = not comparison.passed and not {"failed", "missing"} & set(comparison.counts)
+        parts.append(_commands(run, bless if blessable or "new" in comparison.counts else None))
         parts.append(_unchanged(comparison))
         page = "\n\n".join(parts) + "\n"
         if len(page) < MOST_CHARACTERS:
@@ -83,7 +84,7 @@ def _escape(text: str) -> str:
     short = _one_line(text)
     short = short if len(short) <= _LONGEST else short[: _LONGEST - 3] + "..."
     # A reason may quote what a stranger's plugin said: neither markup nor a mention may come of it.
-    return short.replace("|", "\\|").replace("<", "&lt;").replace("@", "&#64;")
+    return short.replace("|", "\\|").replace("<", "&lt;").replace("@", "&#64;").replace("![", "&#33;[")
 
 
 def _one_line(text: str) -> str:

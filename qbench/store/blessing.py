@@ -16,7 +16,8 @@ from qbench.store.results import (
     evaluation_name,
     matters,
 )
-from qbench.store.tolerance_change import ToleranceChange, tolerance_changes
+from qbench.store.tolerance import WIDE
+from qbench.store.tolerance_change import ToleranceChange, above_floor, tolerance_changes
 from qbench.store.verdict import ComparisonRow
 
 _REPEATED = ("repeats", "accuracy_repeats", "sqnr_repeats")
@@ -51,6 +52,10 @@ class Change:
         What bytes depend on and has changed.
     repeats : int
         Repeats that the old baseline did not have.
+    held, unrepeated : int
+        Cells of the new baseline, and those without a repeat of their own.
+    edited : bool
+        Whether the old baseline is not what was blessed last: it was changed by hand.
     """
 
     suite: str
@@ -65,6 +70,9 @@ class Change:
     released: tuple[str, ...] = ()
     environment: dict[str, tuple[str, str]] = field(default_factory=dict)
     repeats: int = 0
+    held: int = 0
+    unrepeated: int = 0
+    edited: bool = False
 
     @property
     def loosened(self) -> tuple[ToleranceChange, ...]:
@@ -77,7 +85,7 @@ class Change:
         verdicts: list[str] = [row.verdict for row in self.rows]
         counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
         counts |= {
-            "moved": len(self.moved),
+            "moved within noise": len(self.moved),
             "new": len(self.added),
             "gone": len(self.gone),
             "accepted": len(self.accepted),
@@ -91,13 +99,19 @@ class Change:
     @property
     def nothing(self) -> bool:
         """Whether the baseline stays as it is."""
-        return not (self.first or self.counts or self.environment)
+        return not (self.first or self.counts or self.environment or self.edited)
 
     @property
     def default_reason(self) -> str | None:
-        """Return the reason where none has to be given: a first blessing, and one that only adds; else None."""
+        """Return the reason where none has to be given; else None.
+
+        None has to be given for a first blessing whose tolerances are no wider than `WIDE`, and for one that only
+        adds.
+        """
         harmless = {"new", "narrower tolerances", "repeats"}
-        if self.accepted or (not self.first and (self.environment or set(self.counts) - harmless)):
+        if self.accepted or self.edited or any(one.measure == "loss" and one.new > WIDE for one in self.loosened):
+            return None
+        if not self.first and (self.environment or set(self.counts) - harmless):
             return None
         return "first blessing" if self.first else "cells or repeats added"
 
@@ -168,7 +182,8 @@ def sealed(results: Results, change: Change, *, reason: str, date: str) -> Resul
     reason, date : str
         Why and when (UTC).
     """
-    entry = Blessing(date=date, reason=reason, qbench_version=__version__, counts=change.counts)
+    counts, digest = change.counts, results.digest
+    entry = Blessing(date=date, reason=reason, qbench_version=__version__, counts=counts, sha256=digest)
     return results.model_copy(update={"history": [*results.history, entry]})
 
 
@@ -246,9 +261,16 @@ def _with_repeats(cell: CellResult, old: CellResult | None) -> CellResult:
 def _change(old: Results | None, merged: Results, accepted: dict[str, str], request: Request) -> Change:
     if old is None:
         return Change(
-            request.suite, request.device, first=True, added=tuple(merged.cells), accepted=accepted,
+            request.suite,
+            request.device,
+            first=True,
+            added=tuple(merged.cells),
+            accepted=accepted,
+            tolerances=above_floor(merged),
             repeats=_repeats(merged.cells.values()),
-        )  # fmt: skip
+            held=len(merged.cells),
+            unrepeated=_unrepeated(merged),
+        )
     compared = compare_results(old, merged, set(merged.cells), suite=request.suite, device=request.device)
     held = {*merged.cells, *merged.expected}
     then, now = matters(old.environment), matters(merged.environment)
@@ -269,6 +291,9 @@ def _change(old: Results | None, merged: Results, accepted: dict[str, str], requ
             for name in sorted({*then, *now})
             if then.get(name) != now.get(name)
         },
+        unrepeated=_unrepeated(merged),
+        held=len(merged.cells),
+        edited=not old.intact,
         repeats=max(0, _repeats(known.values()) - _repeats(old.cells[label] for label in known)),
     )
 
@@ -283,6 +308,10 @@ def _moved(old: Results, merged: Results, compared: Comparison) -> tuple[Compari
         and _measured(old.cells[row.label]) != _measured(merged.cells[row.label])
     ]
     return tuple(sorted(rows, key=lambda row: (-(row.delta or 0.0), row.label)))
+
+
+def _unrepeated(results: Results) -> int:
+    return sum(not cell.repeats for cell in results.cells.values() if cell.breakdown is None)
 
 
 def _repeats(cells: Iterable[CellResult]) -> int:

@@ -16,18 +16,19 @@ from typing import Any
 
 from qbench.store.floats import spell
 from qbench.store.gathering import gather
+from qbench.store.noise import Row, row_of
 from qbench.store.paired import Stratum, paired_interval
 from qbench.store.record import Record
 from qbench.store.recovery import recovery
 from qbench.store.results import (
+    Blessing,
     CellResult,
     Results,
     evaluation_name,
     full_precision_label,
     same_ground,
 )
-from qbench.store.spread import Row, row_of
-from qbench.store.tolerance import FLOOR, Tolerances
+from qbench.store.tolerance import FLOOR, WIDE, Tolerances
 from qbench.store.verdict import RED, REGRESSED, WORST_FIRST, ComparisonRow, by_size, of_expected, of_presence
 from qbench.suite.cell import cell_label
 
@@ -50,6 +51,8 @@ class Comparison:
         Means over the seeds of a row that changed while no cell of it did; worst first.
     exact : bool
         Whether other weights on the same ground are red.
+    blessed : Blessing or None
+        When and why the baseline was made what it is.
     """
 
     suite: str
@@ -59,6 +62,18 @@ class Comparison:
     seed_means: tuple[ComparisonRow, ...] = ()
     exact: bool = False
     device: str = ""
+    blessed: Blessing | None = None
+
+    @property
+    def nothing(self) -> bool:
+        """Whether not one cell was there to be compared."""
+        return bool(self.rows) and all(row.verdict == "new" for row in self.rows)
+
+    @property
+    def wide(self) -> tuple[ComparisonRow, ...]:
+        """Return the rows whose tolerance is so wide that nearly everything passes, the widest first."""
+        found = [row for row in self.rows if row.delta is not None and not row.tolerance <= WIDE]
+        return tuple(sorted(found, key=lambda row: (-row.tolerance, row.label)))
 
     @property
     def regressed(self) -> bool:
@@ -67,8 +82,8 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is red."""
-        return not any(map(self.red, (*self.rows, *self.seed_means)))
+        """Whether nothing is red, and anything was compared at all."""
+        return not self.nothing and not any(map(self.red, (*self.rows, *self.seed_means)))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -85,6 +100,7 @@ class Comparison:
         data: dict[str, Any] = spell(asdict(self))
         for name, rows in (("rows", self.rows), ("seed_means", self.seed_means)):
             data[name] = [{**plain, "red": self.red(row)} for plain, row in zip(data[name], rows, strict=True)]
+        data["blessed"] = None if self.blessed is None else self.blessed.model_dump()
         return {**data, "regressed": self.regressed, "passed": self.passed, "counts": self.counts}
 
 
@@ -96,6 +112,7 @@ def compare(
     suite: str = "",
     device: str = "",
     exact: bool = False,
+    suite_labels: Collection[str] | None = None,
 ) -> Comparison:
     """Compare a run with a baseline, cell by cell, matched by label.
 
@@ -112,8 +129,18 @@ def compare(
         What to call them.
     exact : bool
         Whether other weights on the same ground are red.
+    suite_labels : collection of str, optional
+        Where all of a suite was asked for, every cell that it has: one that only the baseline has is missing.
     """
-    return compare_results(baseline, gather(records), expected_labels, suite=suite, device=device, exact=exact)
+    return compare_results(
+        baseline,
+        gather(records),
+        expected_labels,
+        suite=suite,
+        device=device,
+        exact=exact,
+        suite_labels=suite_labels,
+    )
 
 
 def compare_results(
@@ -124,6 +151,7 @@ def compare_results(
     suite: str = "",
     device: str = "",
     exact: bool = False,
+    suite_labels: Collection[str] | None = None,
 ) -> Comparison:
     """Compare results with older ones; see `compare`.
 
@@ -131,13 +159,17 @@ def compare_results(
     ----------
     old, new : Results
         Then and now; tolerances are those of `old`.
-    expected_labels, suite, device, exact
+    expected_labels, suite, device, exact, suite_labels
         As in `compare`.
     """
     held = {*old.cells, *old.expected}
     labels = held | set(new.cells) if expected_labels is None else set(expected_labels)
     judge = _Judge(old, new)
-    rows = [judge.row(label) for label in sorted(labels)]
+    gone = set() if suite_labels is None else held - set(suite_labels)
+    rows = [judge.row(label) for label in sorted(labels - gone)]
+    # What the suite has dropped is no less missing than what it has not run.
+    dropped = "the suite has no such cell any more"
+    rows += [replace(judge.row(label), verdict="missing", note=dropped) for label in sorted(gone)]
     then, now = old.environment, new.environment
     return Comparison(
         suite=suite,
@@ -147,10 +179,11 @@ def compare_results(
             for name in sorted({*then, *now})
             if now and then.get(name) != now.get(name)
         },
-        left_out=len(held - labels),
+        left_out=len(held - labels - gone),
         seed_means=tuple(sorted(judge.seed_means(rows), key=lambda row: row.rank)),
         exact=exact,
         device=device,
+        blessed=old.history[-1] if old.history else None,
     )
 
 

@@ -17,6 +17,9 @@ from qbench.store.results import Axes, Results
 LEVEL = 0.9995
 """Of the t quantile: one cell in a thousand that has not changed is beyond the tolerance, to either side."""
 
+Row = tuple[str | int | None, ...]
+"""Model, quantizer, bits and method: the axes without the seed."""
+
 Pool = tuple[str, str, int | None]
 """Model, method and bits: which cells share one measure of noise."""
 
@@ -40,6 +43,11 @@ class Noise:
     def tolerance(self) -> float:
         """Return how far two runs lie apart at most: ``t sqrt(2) sd``, in the unit of `sd`."""
         return student.quantile(LEVEL, self.freedom) * math.sqrt(2) * self.sd
+
+
+def row_of(axes: Axes) -> Row:
+    """Return the axes without the seed."""
+    return (axes["model"], axes["quantizer"], axes["bits"], axes["method"])
 
 
 def pool_of(axes: Axes) -> Pool:
@@ -74,6 +82,21 @@ def loss_noise(results: Results) -> Mapping[Pool, Noise]:
         for cell in results.cells.values()
         if (value := results.excess(cell)) is not None and math.isfinite(value)
     )
+
+
+def loss_ranges(results: Results) -> Mapping[Row, float]:
+    """Return how far the repeats of any one cell of a row lie apart, nats a token (or an image).
+
+    A pool holds many quantizers, and a noisy one must not be lost among quiet ones.
+    """
+    found: dict[Row, float] = {}
+    for cell in results.cells.values():
+        value = results.excess(cell)
+        if cell.repeats and value is not None and math.isfinite(value):
+            measured = [value, *cell.repeats]
+            row = row_of(cell.axes)
+            found[row] = max(found.get(row, 0.0), max(measured) - min(measured))
+    return found
 
 
 def accuracy_noise(results: Results) -> Mapping[Pool, Noise]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from qbench.store.floats import dumps
 from qbench.store.ground import BYTES_DEPEND_ON, unlike
 from qbench.store.record import Status, find_accuracy, find_loss
 from qbench.suite.cell import FP, cell_label
@@ -136,6 +138,8 @@ class Blessing(BaseModel):
         When (UTC), why, and by which version.
     counts : dict of str to int
         Cells of each kind of change, such as ``worse`` or ``new``.
+    sha256 : str
+        Of what was blessed, see `Results.digest`: an edit by hand shows.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -144,6 +148,7 @@ class Blessing(BaseModel):
     reason: str
     qbench_version: str
     counts: dict[str, int] = Field(default_factory=dict)
+    sha256: str = ""
 
 
 class Results(BaseModel):
@@ -173,6 +178,20 @@ class Results(BaseModel):
     cells: dict[str, CellResult]
     expected: dict[str, Expected] = Field(default_factory=dict)
     history: list[Blessing] = Field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        """Return the sha256 of all but the history.
+
+        What is at its default is left out, so that a field that comes later breaks none.
+        """
+        plain = self.model_dump(exclude={"history"}, exclude_defaults=True)
+        return hashlib.sha256(dumps(plain).encode()).hexdigest()
+
+    @property
+    def intact(self) -> bool:
+        """Whether this is what was blessed last; so are results that come from a file of before there were digests."""
+        return not self.history or not self.history[-1].sha256 or self.history[-1].sha256 == self.digest
 
     def full_precision(self, axes: Axes) -> CellResult | None:
         """Return the full-precision cell of the same model and seed, or None."""

@@ -7,12 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from qbench.store.noise import loss_noise, pool_of
-from qbench.store.results import Axes, Results
+from qbench.store.noise import Row, loss_noise, pool_of, row_of
+from qbench.store.results import Results
 from qbench.suite.cell import FP
-
-Row = tuple[str | int | None, ...]
-"""Model, quantizer, bits and method: the axes without the seed."""
 
 
 class Spread(BaseModel):
@@ -51,11 +48,6 @@ class Spread(BaseModel):
     def row(self) -> Row:
         """Return the axes without the seed."""
         return (self.model, self.quantizer, self.bits, self.method)
-
-
-def row_of(axes: Axes) -> Row:
-    """Return the axes without the seed."""
-    return (axes["model"], axes["quantizer"], axes["bits"], axes["method"])
 
 
 def measure_spread(results: Results) -> list[Spread]:

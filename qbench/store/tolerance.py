@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qbench.store.noise import accuracy_noise, loss_noise, pool_of, sqnr_noise
+from qbench.store.noise import accuracy_noise, loss_noise, loss_ranges, pool_of, row_of, sqnr_noise
 from qbench.store.results import CellResult, Results
-from qbench.store.spread import accuracy_sd, measure_spread, row_of
+from qbench.store.spread import accuracy_sd, measure_spread
 
 FLOOR = 0.002
 """The least tolerance of an excess loss, nats a token (or an image)."""
@@ -16,6 +16,16 @@ FULL_PRECISION_FLOOR = 0.001
 
 UNMEASURED = 0.02
 """The least tolerance of an excess loss on another ground where nothing was repeated."""
+
+ELSEWHERE = 0.01
+"""The least tolerance of an excess loss on another ground, nats a token (or an image).
+
+It is for what repeats are too few to show: where one rounding tips over, those behind it do too, so that most repeats
+move nothing and a few move a hundredth. The error of the weights keeps its own, much finer tolerance there.
+"""
+
+WIDE = 0.1
+"""A tolerance of a loss above which a comparison says so, nats a token (or an image): it passes nearly everything."""
 
 ACCURACY_FLOOR = 0.005
 """The least tolerance of an accuracy: half a point, five images of a thousand."""
@@ -67,6 +77,7 @@ class Tolerances:
     def __init__(self, results: Results) -> None:
         self._noise, self._accuracy_noise = loss_noise(results), accuracy_noise(results)
         self._sqnr_noise = sqnr_noise(results)
+        self._ranges = loss_ranges(results)
         self._over_seeds = {spread.row: spread.sd or 0.0 for spread in measure_spread(results)}
         clean = [(cell.axes, cell.accuracy) for cell in results.cells.values() if cell.status == "ok"]
         self._accuracy_over_seeds = accuracy_sd((axes, value) for axes, value in clean if value is not None)
@@ -89,8 +100,11 @@ class Tolerances:
         unmeasured = SQNR_FLOOR if alike else UNMEASURED_SQNR
         sqnr = unmeasured if of_sqnr is None else max(SQNR_FLOOR, of_sqnr.tolerance)
         floor = FULL_PRECISION_FLOOR if cell.is_fp else FLOOR
+        floor = max(floor, 2 * self._ranges.get(row, 0.0))
+        if not alike and not cell.is_fp:
+            floor = max(floor, ELSEWHERE)
         if noise is not None:
             return Tolerance(max(floor, noise.tolerance), accuracy, sqnr, measured=True, freedom=noise.freedom)
         if alike or cell.is_fp:
             return Tolerance(floor, accuracy, sqnr, measured=alike)
-        return Tolerance(max(UNMEASURED, 3 * self._over_seeds.get(row, 0.0)), accuracy, sqnr, measured=False)
+        return Tolerance(max(floor, UNMEASURED, 3 * self._over_seeds.get(row, 0.0)), accuracy, sqnr, measured=False)

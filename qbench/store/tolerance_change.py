@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from qbench.store.noise import Pool, pool_of
 from qbench.store.results import CellResult, Results
-from qbench.store.tolerance import Tolerances
+from qbench.store.tolerance import FLOOR, FULL_PRECISION_FLOOR, Tolerances
 
 _EQUAL = 1e-9
 
@@ -61,6 +61,27 @@ def tolerance_changes(old: Results, new: Results) -> tuple[ToleranceChange, ...]
         found.update(_of_cell(before, after, old.cells[label], new.cells[label]))
     changes = [ToleranceChange(*key, cells) for key, cells in found.items()]
     return tuple(sorted(changes, key=lambda one: (one.old / one.new, str(one))))
+
+
+def above_floor(results: Results) -> tuple[ToleranceChange, ...]:
+    """Return the tolerances of losses that measured noise has raised, against the floor; the widest first.
+
+    Parameters
+    ----------
+    results : Results
+        What is blessed where there was nothing before.
+    """
+    tolerances = Tolerances(results)
+    found: Counter[tuple[Pool, float, float, int]] = Counter()
+    for cell in results.cells.values():
+        own, floor = tolerances.of(cell, alike=True), FULL_PRECISION_FLOOR if cell.is_fp else FLOOR
+        if own.loss > floor:
+            found[pool_of(cell.axes), floor, own.loss, own.freedom] += 1
+    changes = [
+        ToleranceChange(pool, "loss", "the same ground", floor, loss, freedom, cells)
+        for (pool, floor, loss, freedom), cells in found.items()
+    ]
+    return tuple(sorted(changes, key=lambda one: (-one.new, str(one))))
 
 
 def _of_cell(

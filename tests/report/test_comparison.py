@@ -196,4 +196,4 @@ def test_outcomes_in_words(comparison: Comparison, make_record: MakeRecord) -> N
     other = [then[0], then[1].model_copy(update={"weights_sha256": "cd"})]
     assert "tiny against its baseline: other weights on equal ground (2 same)" in said(other, exact=True)
     assert "regressed (1 missing" in said(then[:1])
-    assert "no regression (2 new)" in render_comparison(compare(then, Results(qbench_version="1", cells={})))
+    assert "nothing was compared (2 new)" in render_comparison(compare(then, Results(qbench_version="1", cells={})))

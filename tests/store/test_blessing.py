@@ -62,7 +62,7 @@ def test_new_cells_need_no_reason(make_run: MakeRun, old: Results) -> None:
     [
         (EXCESS | {RTN: 0.04}, 2.9, {"worse": 1}),
         (EXCESS | {RTN: 0.02}, 2.9, {"better": 1}),
-        (EXCESS | {RTN: 0.031}, 2.9, {"moved": 1}),
+        (EXCESS | {RTN: 0.031}, 2.9, {"moved within noise": 1}),
         ({GPTQ: 0.6, OTHER: 0.7}, 2.9, {"gone": 1}),
         (EXCESS, {"m/s0": 3.0, "m/s1": 2.9}, {"worse": 1, "blocked": 2}),
     ],
@@ -101,8 +101,56 @@ def test_a_tolerance_that_gets_wider_is_told_and_needs_a_reason(make_run: MakeRu
     quiet = gather(make_run(EXCESS), [make_run(EXCESS)])
     _, back = bless(bless(old, quiet)[0], worse)
     assert [(one.ground, one.old, one.new) for one in back.loosened if one.pool[1] == "gptq"] == [
-        ("another ground", 0.002, pytest.approx(0.3 / 2**0.5))
+        ("another ground", 0.01, pytest.approx(0.3 / 2**0.5))
     ]
+
+
+def test_what_moved_beyond_its_tolerance_needs_a_reason_and_is_counted(make_record: MakeRecord) -> None:
+    def run(sqnr: float) -> list[Record]:
+        metrics = {"loss/blocks128": 3.1, "weight_sqnr_db": sqnr}
+        return [make_record("m/fp/s0", metrics={"loss/blocks128": 3.0}), make_record(RTN, metrics=metrics)]
+
+    before = bless(None, gather(run(20.0)))[0]
+    merged, change = bless(before, gather(run(19.0)))
+    assert change.counts == {"moved": 1} and not change.nothing
+    assert change.default_reason is None
+    assert sealed(merged, change, reason="why", date="2026-11-28").history[-1].counts == {"moved": 1}
+
+
+def test_a_first_blessing_shows_its_tolerances_and_needs_a_reason_where_they_are_wide(make_run: MakeRun) -> None:
+    for scatter, reason in ((0.001, "first blessing"), (2.0, None)):
+        noisy = gather(make_run(EXCESS), [make_run(EXCESS | {GPTQ: 0.6 + scatter}), make_run(EXCESS)])
+        merged, change = bless(None, noisy)
+        (one,) = change.tolerances
+        assert one.pool == ("m", "gptq", 2) and one.old == 0.002
+        assert one.new == Tolerances(merged).of(merged.cells[GPTQ], alike=True).loss > 0.002
+        assert change.default_reason == reason
+
+
+def test_an_edit_by_hand_shows_and_is_blessed_with_a_reason(make_run: MakeRun, old: Results) -> None:
+    blessed = sealed(old, Change("tiny", "cpu", first=True), reason="why", date="2026-11-28")
+    read = Results.model_validate_json(blessed.model_dump_json(exclude_defaults=True))
+    assert read.intact and read.digest == blessed.digest
+    cell = blessed.cells[GPTQ]
+    for edit in (
+        {"cells": {**blessed.cells, GPTQ: cell.model_copy(update={"repeats": [0.0, 3.0]})}},
+        {"cells": {label: one for label, one in blessed.cells.items() if label != RTN}},
+        {"environment": {}},
+        {"evaluations": {}},
+        {"expected": {GPTQ: Expected(reason="never mind")}},
+    ):
+        edited = blessed.model_copy(update=edit)
+        assert not edited.intact
+        if "cells" in edit and RTN in edit["cells"]:
+            _, change = bless(edited, gather(make_run(EXCESS)))
+            assert change.edited and not change.nothing and change.default_reason is None
+
+
+def test_cells_without_repeats_of_their_own_are_counted(make_run: MakeRun, old: Results) -> None:
+    repeated, change = bless(old, gather(make_run(EXCESS), [make_run(EXCESS)]))
+    assert (change.held, change.unrepeated) == (5, 0)
+    _, change = bless(repeated, gather(make_run(EXCESS | {GPTQ: 0.65})))
+    assert (change.held, change.unrepeated) == (5, 1), "what is measured of a cell that changed is another cell's"
 
 
 def test_repeats_that_only_narrow_need_no_reason(make_run: MakeRun, old: Results) -> None:

@@ -333,3 +333,28 @@ def test_json_says_what_is_red(make_run: MakeRun, baseline: Results) -> None:
     first = data["rows"][0]
     assert (first["label"], first["verdict"], first["red"]) == (RTN, "worse", True)
     assert first["interval"] == pytest.approx([0.02, 0.02])
+
+
+def test_what_the_suite_has_dropped_is_missing(run: list[Record], baseline: Results) -> None:
+    kept = [record for record in run if record.label != GPTQ]
+    labels = [record.label for record in kept]
+    found = compare(kept, baseline, labels, suite_labels=labels)
+    (gone,) = [row for row in found.rows if row.verdict == "missing"]
+    assert (gone.label, gone.note) == (GPTQ, "the suite has no such cell any more")
+    assert not found.passed and found.left_out == 0
+    # Where only a part was asked for, nothing can be said of the rest.
+    part = compare(kept, baseline, labels)
+    assert part.passed and part.left_out == 1
+
+
+def test_where_nothing_is_compared_nothing_passes(run: list[Record]) -> None:
+    found = compare(run, Results(qbench_version="1", cells={}))
+    assert found.counts == {"new": len(run)} and found.nothing and not found.passed
+    assert not compare(run, gather(run)).nothing
+
+
+def test_tolerances_that_pass_nearly_everything_are_told_of(run: list[Record], make_run: MakeRun) -> None:
+    loose = gather(run, [make_run(EXCESS | {GPTQ: 3.0})])
+    found = compare(run, loose)
+    assert found.wide[0].label == GPTQ and found.wide[0].tolerance > 1
+    assert compare(run, gather(run)).wide == ()

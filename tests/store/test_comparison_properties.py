@@ -76,9 +76,11 @@ def test_what_is_added_to_every_loss_of_both_runs_changes_nothing(
 @settings(max_examples=40, deadline=None)
 def test_two_percent_more_excess_is_red_where_arithmetic_is_quiet(make_run: MakeRun, label: str, above: float) -> None:
     quiet = gather(make_run({label: above}), [make_run({label: above + n * 1e-8}) for n in (1, 2)])
-    for environment in ({"torch": "2.8.0", "threads": 2}, {"torch": "3"}):
+    for environment, least in (({"torch": "2.8.0", "threads": 2}, 0.002), ({"torch": "3"}, 0.01)):
         found = compare(make_run({label: 1.02 * above}, environment=environment), quiet)
-        assert verdicts(found)[label] == "worse" and found.regressed
+        if abs(0.02 * above - least) > 1e-6:
+            assert verdicts(found)[label] == ("worse" if 0.02 * above > least else "same")
+            assert found.regressed is (0.02 * above > least)
 
 
 @given(runs, st.data())
