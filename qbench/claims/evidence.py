@@ -7,11 +7,11 @@ stand in the record's identity, and the cost they report has to fit what they ar
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
 from qbench.registry import METHODS, PROBES
+from qbench.store.documents import adds_up
 from qbench.store.record import Record
 
 _TRAINED = frozenset({"ste_qat", "lsq", "latent_grad", "noise_grad", "random_grad", "ft_then_ptq"})
@@ -31,7 +31,7 @@ def flaw(record: Record) -> str | None:
         return f"{record.status}: {record.reason}" if record.reason else record.status
     if record.fallbacks:
         return f"{len(record.fallbacks)} layers fell back"
-    if not _adds_up(record):
+    if not adds_up(record):
         return "its loss is not that of its documents"
     described = record.key.get("method") or record.key.get("probe")
     if described is None:
@@ -45,14 +45,6 @@ def flaw(record: Record) -> str | None:
     if foreign or home not in sources:
         return f"not qbench's own {name}" + (f" but of {', '.join(foreign)}" if foreign else "")
     return _cost_flaw(record, name) if "method" in record.key else None
-
-
-def _adds_up(record: Record) -> bool:
-    """Return whether the losses of single documents give the loss: an edited record says two things."""
-    tokens = sum(row.tokens for row in record.documents)
-    if record.loss is None or not tokens:
-        return True
-    return math.isclose(sum(row.loss_sum for row in record.documents) / tokens, record.loss, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _cost_flaw(record: Record, name: str) -> str | None:

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qbench.runner.identity import PlannedCell
+    from qbench.runner.soundness import Survey
     from qbench.runner.verify import Verified
     from qbench.store.record import Record
 
 _LONGEST = 40  # letters of a value in the table
+_MOST_NAMED = 4  # cells without a record
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,10 +51,11 @@ def verify(
 
     On the same ground (device, versions, threads) every number and every weight has to be the same to the last bit.
     On other ground the loss may move by the tolerance that the suite's baseline has measured, .002 nats at least,
-    or by .02 nats where none is measured. Ends with 1 where a result is another, or a cell does not run any more.
+    or by .02 nats where none is measured. All stored cells are looked at before any is drawn.
+    Ends with 1 where a result is another, a cell does not run any more, or a stored cell is not as it was written.
     """
     from qbench.runner.local import check_device
-    from qbench.runner.run import plan
+    from qbench.runner.soundness import survey
     from qbench.runner.verify import draw, judge
     from qbench.store.folder import RunFolder
 
@@ -63,34 +66,41 @@ def verify(
     source = RunFolder(folder_path if folder_path is not None else options.run_path(loaded.name, out))
     console = options.console()
     executing.fetch(cells, console)
-    found = plan(cells, source)
-    drawable = _drawable([one for one in _planned(cells) if one.cell_id in found.stored], source)
-    if not drawable:
+    found = survey(_planned(cells), source)
+    for path, reason in found.strays.items():
+        console.print(f"warning: {path} is no record ({reason}); it is of none of these cells")
+    if not (found.sound or found.unsound or found.ended_badly):
         raise StoreError(
-            f"{source.path} holds no sound record of {loaded.name} as it is now: `qbench run --suite {given}` makes "
+            f"{source.path} holds no record of {loaded.name} as it is now: `qbench run --suite {given}` makes "
             f"them, `qbench why CELL --suite {given}` says why a record does not count"
         )
-    drawn = draw(drawable, count, loaded.name, seed)
-    console.print(f"{loaded.name}: {len(drawn)} of {len(drawable)} sound cells in {source.path} are run again")
+    drawn = draw(found.sound, count, loaded.name, seed)
+    console.print(f"{loaded.name}: {len(drawn)} of {len(found.sound)} sound cells in {source.path} are run again")
     way = executing.Way(device, jobs, seconds)
-    again = _run_again(drawn, found.stored, source, loaded.name, way, console)
+    again = _run_again(drawn, found.records, source, loaded.name, way, console)
     bound = _bounds(loaded.name, again)
-    verdicts = [judge(found.stored[one.cell_id], again[one.cell_id], bound(again[one.cell_id])) for one in drawn]
+    verdicts = [judge(found.records[one.cell_id], again[one.cell_id], bound(again[one.cell_id])) for one in drawn]
+    red = bool(found.unsound) or any(one.red for one in verdicts) or not found.sound
     if json:
         options.print_json(
             {
                 "suite": loaded.name,
                 "folder": str(source.path),
                 "drawn": len(drawn),
-                "of": len(drawable),
+                "of": len(found.sound),
                 "seed": seed,
-                "sound": not any(one.red for one in verdicts),
+                "sound": not red,
                 "cells": [one.to_json() for one in verdicts],
+                "unsound": [one._asdict() for one in found.unsound],
+                "ended_badly": found.ended_badly,
+                "no_record": found.absent,
+                "strays": {str(path): reason for path, reason in found.strays.items()},
             }
         )
     else:
         _show(verdicts)
-    if any(one.red for one in verdicts):
+        _show_others(found)
+    if red:
         raise typer.Exit(1)
 
 
@@ -126,11 +136,6 @@ def _planned(cells: list[Any]) -> list[PlannedCell]:
     from qbench.runner.identity import identify
 
     return [identify(cell) for cell in cells if cell.skip is None]
-
-
-def _drawable(stored: list[PlannedCell], source: Any) -> list[PlannedCell]:
-    """Return those that can be run again: of a probe, the weights that it reads have to be there."""
-    return [one for one in stored if all(source.weights_path(point).exists() for point in one.points.values())]
 
 
 def _run_again(
@@ -176,6 +181,8 @@ def _show(verdicts: list[Verified]) -> None:
 
     from qbench.report.numbers import compact
 
+    if not verdicts:
+        return
     rows = []
     for one in sorted(verdicts, key=lambda one: not one.red):
         first = one.differences[0] if one.differences else None
@@ -191,3 +198,18 @@ def _show(verdicts: list[Verified]) -> None:
         typer.echo(f"other ground: {name} {before} -> {now}")
     counts = {outcome: sum(one.outcome == outcome for one in verdicts) for outcome in {one.outcome for one in verdicts}}
     typer.echo(f"{len(verdicts)} cells run again: " + ", ".join(f"{counts[name]} {name}" for name in sorted(counts)))
+
+
+def _show_others(found: Survey) -> None:
+    """Tell of the cells that could not be drawn."""
+    for one in found.unsound:
+        typer.echo(f"not sound: {one.label}: {one.state}: {one.reason}")
+    if found.unsound:
+        typer.echo(f"{len(found.unsound)} stored cells are not as they were written")
+    if found.ended_badly:
+        label, reason = next(iter(found.ended_badly.items()))
+        more = f", such as {label} ({reason:.120})"
+        typer.echo(f"{len(found.ended_badly)} stored cells have no result that could be compared{more}")
+    if found.absent:
+        more = f" and {len(found.absent) - _MOST_NAMED} more" if len(found.absent) > _MOST_NAMED else ""
+        typer.echo(f"{len(found.absent)} cells have no record: {', '.join(found.absent[:_MOST_NAMED])}{more}")

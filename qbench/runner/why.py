@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from qbench import atomic
 from qbench.runner.identity import PlannedCell
-from qbench.store.folder import RunFolder
+from qbench.store.folder import RunFolder, Scan
 from qbench.store.record import Record
 
 ABSENT = "-"
@@ -81,13 +81,8 @@ def explain(planned: PlannedCell, folder: RunFolder) -> list[Finding]:
         Where it is looked for.
     """
     scan = folder.scan()
-    found: list[Finding] = []
-    own, path = scan.records.get(planned.cell_id), folder.record_path(planned.cell_id)
-    if own is not None:
-        found.append(_of_own(planned, own, folder))
-    elif path in scan.corrupt:
-        told = f"{path} is no record: {scan.corrupt[path]}"
-        found.append(Finding("corrupt", planned.cell_id, planned.cell.label(), reason=told))
+    own = explain_own(planned, folder, scan)
+    found = [] if own is None else [own]
     strangers = [_of_stranger(planned, one) for one in scan.records.values() if one.cell_id != planned.cell_id]
     label, named = planned.cell.label(), _names(planned.key)
     alike = [one for one in strangers if one.label == label]
@@ -96,6 +91,27 @@ def explain(planned: PlannedCell, folder: RunFolder) -> list[Finding]:
         near = [one for one in strangers if _names(scan.records[one.cell_id].key) == named]
         found += sorted(near, key=lambda one: (len(one.parts), one.label, one.cell_id))[:_NEAREST]
     return found
+
+
+def explain_own(planned: PlannedCell, folder: RunFolder, scan: Scan) -> Finding | None:
+    """Return what the record of a cell's own id means for it; None where there is no such file.
+
+    Parameters
+    ----------
+    planned : PlannedCell
+        The cell as it is today.
+    folder : RunFolder
+        Where it is looked for.
+    scan : Scan
+        What that folder holds.
+    """
+    own, path = scan.records.get(planned.cell_id), folder.record_path(planned.cell_id)
+    if own is not None:
+        return _of_own(planned, own, folder)
+    if path in scan.corrupt:
+        told = f"{path} is no record: {scan.corrupt[path]}"
+        return Finding("corrupt", planned.cell_id, planned.cell.label(), reason=told)
+    return None
 
 
 def _of_stranger(planned: PlannedCell, record: Record) -> Finding:
