@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qbench.doctor.finding import Finding, some
 from qbench.errors import QBenchError, StoreError
-from qbench.store.candidates import has_weights
+from qbench.store.candidates import weights_problem
 from qbench.store.folder import RunFolder, repeat_folders
 from qbench.store.lock import hold
 
@@ -31,19 +31,42 @@ def suites() -> Iterator[Finding]:
 
 
 def runs(folder: Path) -> Iterator[Finding]:
-    """Look through the run folders in a folder, and those of their repeats; weights are looked for, not hashed."""
+    """Look through the run folders in a folder, and those of their repeats; every file of weights is hashed."""
     found = sorted(path for path in folder.glob("*") if (path / "records").is_dir()) if folder.is_dir() else []
     if not found:
         yield Finding("ok", "runs", f"none in {folder}")
     for path in found:
-        problems = [one for place in (path, *repeat_folders(path)) for one in _problems(place, path.name)]
+        known = cells_today(path.name)
+        problems = [one for place in (path, *repeat_folders(path)) for one in _problems(place, path.name, known)]
         yield from problems
-        if not problems:
-            count = len(list((path / "records").glob("[!.]*.json")))
-            yield Finding("ok", "runs", f"{path}: {count} records")
+        stored = {file.stem for file in (path / "records").glob("[!.]*.json")}
+        stale = 0 if known is None else len(stored - known)
+        if stale or not problems:
+            aside = f", {stale} of them of older code, data or options: they are left aside" if stale else ""
+            yield Finding("ok", "runs", f"{path}: {len(stored)} records{aside}")
 
 
-def _problems(path: Path, suite: str) -> Iterator[Finding]:
+def cells_today(suite: str) -> set[str] | None:
+    """Return the ids of a shipped suite's cells as they are today.
+
+    Returns
+    -------
+    set of str or None
+        None where no such suite is shipped, or what its cells are made of is not on this machine.
+    """
+    from qbench.runner.identity import identify
+    from qbench.suite.enumerate import enumerate_cells
+    from qbench.suite.load import list_suites, load_suite
+
+    if suite not in list_suites():
+        return None
+    try:
+        return {identify(cell).cell_id for cell in enumerate_cells(load_suite(suite)) if cell.skip is None}
+    except QBenchError:
+        return None  # said under suites, or under assets
+
+
+def _problems(path: Path, suite: str, known: set[str] | None) -> Iterator[Finding]:
     again = f"qbench run --suite {suite}" if path.name == suite else f"qbench repeat --suite {suite}"
     if (path / ".lock").exists():
         try:
@@ -65,10 +88,14 @@ def _problems(path: Path, suite: str) -> Iterator[Finding]:
     if half:
         said = f"{path}: {len(half)} half-written files of a run that was killed"
         yield Finding("warning", "runs", said, f"{again} clears them away")
-    without = [
-        record.label
-        for cell_id, record in scan.records.items()
-        if has_weights(record) and not RunFolder(path).weights_path(cell_id).is_file()
-    ]
-    if without:
-        yield Finding("warning", "runs", f"{path}: no weights of {some(without, 2)}", f"{again} makes them again")
+    folder = RunFolder(path)
+    gone, other = list[str](), list[str]()
+    for cell_id, record in scan.records.items():
+        # No run makes the weights of older code again: such a record is left aside.
+        if (known is None or cell_id in known) and weights_problem(record, folder) is not None:
+            (other if folder.weights_path(cell_id).exists() else gone).append(record.label)
+    if gone:
+        yield Finding("warning", "runs", f"{path}: no weights of {some(gone, 2)}", f"{again} makes them again")
+    if other:
+        said = f"{path}: the weights of {some(other, 2)} are not those that the records tell of"
+        yield Finding("warning", "runs", said, f"{again} makes them again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -253,6 +254,9 @@ def test_runs_with_something_wrong(tmp_path: Path) -> None:
 
     bad = RunFolder(tmp_path / "bad" / "repeats" / "2")
     bad.write(record("a", "grid"))
+    bad.write(record("d", "other"))
+    bad.weights_path("d").parent.mkdir()
+    bad.weights_path("d").write_bytes(b"not what has the hash 000...")
     RunFolder(tmp_path / "bad").write(record("a", None))
     bad.record_path("b").write_text("{")
     (bad.path / "records" / ".c.json.x.tmp").touch()
@@ -261,11 +265,36 @@ def test_runs_with_something_wrong(tmp_path: Path) -> None:
         "1 files are no records, such as b.json (",
         "1 half-written files of a run that was k",
         "no weights of m/grid/4b/rtn/s0",
+        "the weights of m/other/4b/rtn/s0 are not",
     ]
     assert all(one.level == "warning" and one.cure.startswith("qbench repeat --suite bad ") for one in found)
     with bad.lock():
         held = [one for one in runs.runs(tmp_path) if one.level != "ok"]
     assert len(held) == 1 and held[0].said.startswith(f"{bad.path} is in use by process {os.getpid()} ")
+
+
+def test_weights_with_the_hash_of_their_record_are_sound(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "good")
+    folder.weights_path("").parent.mkdir(parents=True)
+    folder.weights_path("a").write_bytes(b"weights")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    folder.write(record("a", "grid").model_copy(update={"weights_sha256": sha256}))
+    assert levels(runs.runs(tmp_path)) == ["ok"]
+    folder.weights_path("a").write_bytes(b"weight")
+    (found,) = runs.runs(tmp_path)
+    said = f"{folder.path}: the weights of m/grid/4b/rtn/s0 are not those that the records tell of"
+    assert found == Finding("warning", "runs", said, "qbench run --suite good makes them again")
+
+
+def test_records_of_a_shipped_suite_that_are_none_of_its_cells_today_are_counted(tmp_path: Path) -> None:
+    today = sorted(runs.cells_today("smoke") or ())
+    folder = RunFolder(tmp_path / "smoke")
+    folder.write(record(today[0], None))
+    assert list(runs.runs(tmp_path)) == [Finding("ok", "runs", f"{folder.path}: 1 records")]
+    folder.write(record("0" * 64, "grid"))  # without its weights, which no run would make again
+    said = f"{folder.path}: 2 records, 1 of them of older code, data or options: they are left aside"
+    assert list(runs.runs(tmp_path)) == [Finding("ok", "runs", said)]
+    assert runs.cells_today("mine") is None
 
 
 def test_looking_changes_nothing(tmp_path: Path) -> None:
