@@ -13,8 +13,8 @@ from qbench.store.tolerance_change import ToleranceChange
 from qbench.store.verdict import ComparisonRow
 
 SHOWN = 20
-_HEADERS = ["tolerance", "of", "model, method, bits", "where", "old", "new", "cells", "note"]
-_ALIGN = (*("left",) * 4, *("right",) * 3, "left")
+_HEADERS = ["on another ground", "of", "model, method, bits", "old", "new", "cells", "note"]
+_ALIGN = (*("left",) * 3, *("right",) * 3, "left")
 _FEW = 5
 """Degrees of freedom below which a t quantile is so large that a tolerance passes nearly everything."""
 
@@ -82,4 +82,4 @@ def _tolerance(one: ToleranceChange) -> list[str]:
     few = f"on {one.freedom} degrees of freedom: repeat more" if 0 < one.freedom < _FEW else measured
     by = f"{'WIDER' if one.wider else 'narrower'} by {fine(abs(one.new - one.old))}"
     of = f"{model} {method}" + (f" {numbers.bits(bits)}" if bits is not None else "")
-    return [by, one.measure, of, one.ground, fine(one.old), fine(one.new), str(one.cells), few]
+    return [by, one.measure, of, fine(one.old), fine(one.new), str(one.cells), few]

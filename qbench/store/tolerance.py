@@ -92,19 +92,19 @@ class Tolerances:
         alike : bool
             Whether it was run again on the same ground, where equal code gives equal bytes.
         """
+        floor = FULL_PRECISION_FLOOR if cell.is_fp else FLOOR
+        if alike:
+            # Equal code gives equal bytes there: repeats under other arithmetic say nothing of it.
+            return Tolerance(floor, ACCURACY_FLOOR, SQNR_FLOOR, measured=True)
         pool, row = pool_of(cell.axes), row_of(cell.axes)
-        noise, of_accuracy = self._noise.get(pool), self._accuracy_noise.get(pool)
+        noise, of_accuracy, of_sqnr = (one.get(pool) for one in (self._noise, self._accuracy_noise, self._sqnr_noise))
         shares = 3 * self._accuracy_over_seeds.get(row, 0.0) if of_accuracy is None else of_accuracy.tolerance
         accuracy = max(ACCURACY_FLOOR, shares)
-        of_sqnr = self._sqnr_noise.get(pool)
-        unmeasured = SQNR_FLOOR if alike else UNMEASURED_SQNR
-        sqnr = unmeasured if of_sqnr is None else max(SQNR_FLOOR, of_sqnr.tolerance)
-        floor = FULL_PRECISION_FLOOR if cell.is_fp else FLOOR
-        floor = max(floor, 2 * self._ranges.get(row, 0.0))
-        if not alike and not cell.is_fp:
-            floor = max(floor, ELSEWHERE)
+        sqnr = UNMEASURED_SQNR if of_sqnr is None else max(SQNR_FLOOR, of_sqnr.tolerance)
+        if not cell.is_fp:
+            floor = max(ELSEWHERE, 2 * self._ranges.get(row, 0.0))
         if noise is not None:
             return Tolerance(max(floor, noise.tolerance), accuracy, sqnr, measured=True, freedom=noise.freedom)
-        if alike or cell.is_fp:
-            return Tolerance(floor, accuracy, sqnr, measured=alike)
-        return Tolerance(max(floor, UNMEASURED, 3 * self._over_seeds.get(row, 0.0)), accuracy, sqnr, measured=False)
+        if cell.is_fp:
+            return Tolerance(floor, accuracy, sqnr, measured=False)
+        return Tolerance(max(UNMEASURED, 3 * self._over_seeds.get(row, 0.0)), accuracy, sqnr, measured=False)

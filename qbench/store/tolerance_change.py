@@ -1,4 +1,4 @@
-"""Which tolerances a new baseline widens or narrows."""
+"""Which tolerances a new baseline widens or narrows: those on another ground, since on the same one they are fixed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from qbench.store.noise import Pool, pool_of
 from qbench.store.results import CellResult, Results
-from qbench.store.tolerance import FLOOR, FULL_PRECISION_FLOOR, Tolerances
+from qbench.store.tolerance import ELSEWHERE, FULL_PRECISION_FLOOR, Tolerances
 
 _EQUAL = 1e-9
 
@@ -23,8 +23,6 @@ class ToleranceChange:
         Model, method and bits.
     measure : str
         ``loss`` (nats a token or an image), ``accuracy`` (a share) or ``sqnr`` (of the weights, decibels).
-    ground : str
-        Where it holds: ``the same ground``, ``another ground``, or ``any ground``.
     old, new : float
         Then and now.
     freedom : int
@@ -35,7 +33,6 @@ class ToleranceChange:
 
     pool: Pool
     measure: str
-    ground: str
     old: float
     new: float
     freedom: int
@@ -56,7 +53,7 @@ def tolerance_changes(old: Results, new: Results) -> tuple[ToleranceChange, ...]
         The baseline before and after.
     """
     before, after = Tolerances(old), Tolerances(new)
-    found: Counter[tuple[Pool, str, str, float, float, int]] = Counter()
+    found: Counter[tuple[Pool, str, float, float, int]] = Counter()
     for label in set(old.cells) & set(new.cells):
         found.update(_of_cell(before, after, old.cells[label], new.cells[label]))
     changes = [ToleranceChange(*key, cells) for key, cells in found.items()]
@@ -74,11 +71,11 @@ def above_floor(results: Results) -> tuple[ToleranceChange, ...]:
     tolerances = Tolerances(results)
     found: Counter[tuple[Pool, float, float, int]] = Counter()
     for cell in results.cells.values():
-        own, floor = tolerances.of(cell, alike=True), FULL_PRECISION_FLOOR if cell.is_fp else FLOOR
-        if own.loss > floor:
+        own, floor = tolerances.of(cell, alike=False), FULL_PRECISION_FLOOR if cell.is_fp else ELSEWHERE
+        if own.measured and own.loss > floor:
             found[pool_of(cell.axes), floor, own.loss, own.freedom] += 1
     changes = [
-        ToleranceChange(pool, "loss", "the same ground", floor, loss, freedom, cells)
+        ToleranceChange(pool, "loss", floor, loss, freedom, cells)
         for (pool, floor, loss, freedom), cells in found.items()
     ]
     return tuple(sorted(changes, key=lambda one: (-one.new, str(one))))
@@ -86,15 +83,10 @@ def above_floor(results: Results) -> tuple[ToleranceChange, ...]:
 
 def _of_cell(
     before: Tolerances, after: Tolerances, old: CellResult, new: CellResult
-) -> list[tuple[Pool, str, str, float, float, int]]:
+) -> list[tuple[Pool, str, float, float, int]]:
     pool = pool_of(old.axes)
-    found = []
-    for ground, alike in (("the same ground", True), ("another ground", False)):
-        then, now = before.of(old, alike=alike), after.of(new, alike=alike)
-        everywhere = old.is_fp or bool(then.freedom and now.freedom)
-        where = "any ground" if everywhere else ground
-        found.append((pool, "loss", where, then.loss, now.loss, now.freedom))
-        found.append((pool, "accuracy", "any ground", then.accuracy, now.accuracy, 0))
-        if old.sqnr is not None and new.sqnr is not None:
-            found.append((pool, "sqnr", where, then.sqnr, now.sqnr, now.freedom))
-    return [one for one in dict.fromkeys(found) if not math.isclose(one[3], one[4], rel_tol=_EQUAL)]
+    then, now = before.of(old, alike=False), after.of(new, alike=False)
+    found = [(pool, "loss", then.loss, now.loss, now.freedom), (pool, "accuracy", then.accuracy, now.accuracy, 0)]
+    if old.sqnr is not None and new.sqnr is not None:
+        found.append((pool, "sqnr", then.sqnr, now.sqnr, now.freedom))
+    return [one for one in found if not math.isclose(one[2], one[3], rel_tol=_EQUAL)]

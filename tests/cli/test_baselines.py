@@ -140,10 +140,17 @@ def test_repeats_are_blessed_with_the_run(stored: Path, call: Any) -> None:
         RunFolder(RUN / "repeats" / str(number)).write(made_worse(record_of("rtn", 2), by))
     said = call("bless", *SUITE, "--yes")
     assert said.code == 0 and "10 repeats" in said.out
-    rows = json.loads(call("compare", *SUITE, "--json").out)["rows"]
-    tolerances = {row["label"]: row["tolerance"] for row in rows}
-    assert tolerances[record_of("rtn", 2).label] == pytest.approx(31.599 * 2**0.5 * 0.001, rel=1e-3)
-    assert tolerances[record_of("rtn", 4).label] == 0.002
+    labels = record_of("rtn", 2).label, record_of("rtn", 4).label
+
+    def tolerances() -> list[float]:
+        rows = json.loads(call("compare", *SUITE, "--json").out)["rows"]
+        return [{row["label"]: row["tolerance"] for row in rows}[label] for label in labels]
+
+    assert tolerances() == [0.002, 0.002], "the very ground that was blessed"
+    for record in RunFolder(RUN).read_all().values():
+        elsewhere = {**record.environment, "threads": 99}
+        RunFolder(RUN).write(record.model_copy(update={"environment": elsewhere}))
+    assert tolerances() == [pytest.approx(31.599 * 2**0.5 * 0.001, rel=1e-3), 0.01]
 
 
 def test_each_class_of_device_has_a_baseline_of_its_own(blessed: Path, call: Any) -> None:
@@ -237,3 +244,63 @@ def test_a_baseline_of_version_1_is_compared_with(stored: Path, call: Any) -> No
     RunFolder(RUN).write(made_worse(record_of("rtn", 2), 0.0021))
     said = call("compare", *SUITE)
     assert said.code == 1 and "unpaired" in said.out
+
+
+def edited(change: Any) -> None:
+    data = json.loads(BASELINE.read_text())
+    change(data)
+    BASELINE.write_text(json.dumps(data))
+
+
+def test_a_baseline_that_was_edited_by_hand_is_not_compared_with(blessed: Path, call: Any) -> None:
+    def loosen(data: dict[str, Any]) -> None:
+        (part,) = data["devices"].values()
+        part["cells"][record_of("rtn", 2).label]["repeats"] = [0.0, 3.0]
+
+    before = BASELINE.read_text()
+    edited(loosen)
+    for verb in ("compare", "run"):
+        said = call(verb, *SUITE)
+        assert said.code == 2 and "was edited since: restore the file, or bless again" in said.err, verb
+    said = call("bless", *SUITE, "--yes")
+    assert said.code == 2 and "--reason" in said.err and "edited by hand" in said.out
+    assert call("bless", *SUITE, "--yes", "--reason", "the edit is taken back").code == 0
+    assert call("compare", *SUITE).code == 0
+    # Formatting alone is no edit.
+    BASELINE.write_text(json.dumps(json.loads(before), indent=4))
+    assert call("compare", *SUITE).code == 0
+
+
+def test_the_baseline_of_another_suite_is_refused(blessed: Path, call: Any) -> None:
+    edited(lambda data: data.update(suite="other"))
+    said = call("compare", *SUITE)
+    assert said.code == 2 and "is the baseline of 'other' (allowed: 'tiny')" in said.err
+
+
+def test_a_baseline_without_a_class_of_device_is_none(blessed: Path, call: Any) -> None:
+    edited(lambda data: data.update(devices={}))
+    said = call("compare", *SUITE)
+    assert said.code == 2 and "no baseline at" in said.err
+
+
+def test_cells_that_the_suite_has_dropped_are_red_until_they_are_blessed(blessed: Path, call: Any) -> None:
+    suite = Path("tiny.yaml")
+    head, _, tail = suite.read_text().partition("exclude:")
+    suite.write_text(head.replace("bits: [4, 2]", "bits: [2]") + tail[tail.index("metrics:") :])
+    said = call("compare", *SUITE)
+    assert said.code == 1
+    assert "the suite has no such cell any more" in said.out
+    assert call("compare", *SUITE, "--only", "bits=2").code == 0, "a part was asked for"
+    assert call("bless", *SUITE, "--yes").code == 2, "that needs a reason"
+    assert call("bless", *SUITE, "--yes", "--reason", "4 bits are not in question").code == 0
+    assert call("compare", *SUITE).code == 0
+
+
+def test_a_run_of_new_cells_alone_is_not_green(blessed: Path, call: Any) -> None:
+    def forget(data: dict[str, Any]) -> None:
+        (part,) = data["devices"].values()
+        part["cells"], part["history"] = {}, []
+
+    edited(forget)
+    said = call("compare", *SUITE)
+    assert said.code == 1 and "nothing was compared (5 new" in said.out

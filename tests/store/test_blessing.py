@@ -85,23 +85,21 @@ def test_cells_that_crept_within_their_tolerance_are_told(make_run: MakeRun, old
 
 def test_a_tolerance_that_gets_wider_is_told_and_needs_a_reason(make_run: MakeRun, old: Results) -> None:
     # Equal numbers, and repeats that scatter: the very way in which a gate is opened without a cell that changed.
-    noisy = gather(make_run(EXCESS), [make_run(EXCESS | {GPTQ: 0.65}), make_run(EXCESS | {GPTQ: 0.55})])
+    noisy = gather(make_run(EXCESS), [make_run(EXCESS | {GPTQ: 0.75}), make_run(EXCESS | {GPTQ: 0.45})])
     merged, change = bless(old, noisy)
     assert not change.rows and not change.moved
-    wider = {(one.pool[1], one.ground): one for one in change.loosened if one.measure == "loss"}
-    assert set(wider) == {("gptq", "the same ground"), ("gptq", "another ground")}
-    one = wider["gptq", "the same ground"]
+    (one,) = [one for one in change.loosened if one.measure == "loss"]
     cell = merged.cells[GPTQ]
-    assert one.old == Tolerances(old).of(cell, alike=True).loss == 0.002
-    assert one.new == Tolerances(merged).of(cell, alike=True).loss > 0.1
+    assert one.pool[1] == "gptq" and one.old == Tolerances(old).of(cell, alike=False).loss > 0.2
+    assert one.new == Tolerances(merged).of(cell, alike=False).loss > one.old
     assert (one.cells, one.freedom) == (2, 4)
     assert change.default_reason is None
-    # Back again: the way from measured noise to none is narrower here and wider on another ground.
+    # Back again, to noise that is not measured, is wider too.
     worse = gather(make_run(EXCESS | {GPTQ: 0.61, OTHER: 0.71}))
     quiet = gather(make_run(EXCESS), [make_run(EXCESS)])
     _, back = bless(bless(old, quiet)[0], worse)
-    assert [(one.ground, one.old, one.new) for one in back.loosened if one.pool[1] == "gptq"] == [
-        ("another ground", 0.01, pytest.approx(0.3 / 2**0.5))
+    assert [(one.old, one.new) for one in back.loosened if one.pool[1] == "gptq"] == [
+        (0.01, pytest.approx(0.3 / 2**0.5))
     ]
 
 
@@ -118,12 +116,12 @@ def test_what_moved_beyond_its_tolerance_needs_a_reason_and_is_counted(make_reco
 
 
 def test_a_first_blessing_shows_its_tolerances_and_needs_a_reason_where_they_are_wide(make_run: MakeRun) -> None:
-    for scatter, reason in ((0.001, "first blessing"), (2.0, None)):
+    for scatter, reason in ((0.003, "first blessing"), (2.0, None)):
         noisy = gather(make_run(EXCESS), [make_run(EXCESS | {GPTQ: 0.6 + scatter}), make_run(EXCESS)])
         merged, change = bless(None, noisy)
         (one,) = change.tolerances
-        assert one.pool == ("m", "gptq", 2) and one.old == 0.002
-        assert one.new == Tolerances(merged).of(merged.cells[GPTQ], alike=True).loss > 0.002
+        assert one.pool == ("m", "gptq", 2) and one.old == 0.01
+        assert one.new == Tolerances(merged).of(merged.cells[GPTQ], alike=False).loss > 0.01
         assert change.default_reason == reason
 
 

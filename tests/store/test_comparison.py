@@ -67,13 +67,17 @@ def test_an_excess_that_grew_by_two_percent_is_red(make_run: MakeRun, baseline: 
 
 
 def test_noise_that_was_measured_is_tolerated_and_no_more(make_run: MakeRun, run: list[Record]) -> None:
-    noisy = gather(run, [make_run(EXCESS | {GPTQ: 0.603, "m/mse/2b/gptq/s1": 0.698}) for _ in range(3)])
-    tolerance = row(run, noisy, GPTQ).tolerance
-    assert 0.002 < tolerance < 0.05
+    noisy = gather(run, [make_run(EXCESS | {GPTQ: 0.606, "m/mse/2b/gptq/s1": 0.696}) for _ in range(3)])
+    elsewhere = {"environment": {"torch": "2.9.0", "threads": 2}}
+    tolerance = row(make_run(EXCESS, **elsewhere), noisy, GPTQ).tolerance
+    assert 0.01 < tolerance < 0.1
     for change, verdict in ((0.99, "same"), (1.01, "worse"), (-1.01, "better")):
-        assert row(make_run(EXCESS | {GPTQ: 0.6 + change * tolerance}), noisy, GPTQ).verdict == verdict
+        now = make_run(EXCESS | {GPTQ: 0.6 + change * tolerance}, **elsewhere)
+        assert row(now, noisy, GPTQ).verdict == verdict
     # The pool of rtn was repeated as well, and is silent.
-    assert row(make_run(EXCESS | {RTN: 0.0325}), noisy, RTN).verdict == "worse"
+    assert row(make_run(EXCESS | {RTN: 0.0405}, **elsewhere), noisy, RTN).verdict == "worse"
+    # On the same ground equal code gives equal bytes, however noisy other arithmetic is.
+    assert row(make_run(EXCESS | {GPTQ: 0.6021}), noisy, GPTQ).verdict == "worse"
 
 
 def test_on_another_ground_without_repeats_the_noise_is_unmeasured(make_run: MakeRun, baseline: Results) -> None:
@@ -132,9 +136,10 @@ def test_full_precision_is_not_excused_by_its_documents(
 
 def test_full_precision_has_a_noise_of_its_own(make_run: MakeRun, run: list[Record]) -> None:
     noisy = gather(run, [make_run(EXCESS, full=2.9 + d) for d in (0.001, -0.001, 0.0005)])
-    now = make_run(EXCESS, full=2.9015)
+    now = make_run(EXCESS, full=2.9015, environment={"torch": "2.9.0"})
     assert compare(now, noisy).counts == {"same": 7}
     assert row(now, noisy, FULL).tolerance > 0.0015
+    assert row(make_run(EXCESS, full=2.9015), noisy, FULL).verdict == "worse", "on the same ground nothing moves it"
 
 
 @pytest.mark.parametrize(
@@ -355,6 +360,7 @@ def test_where_nothing_is_compared_nothing_passes(run: list[Record]) -> None:
 
 def test_tolerances_that_pass_nearly_everything_are_told_of(run: list[Record], make_run: MakeRun) -> None:
     loose = gather(run, [make_run(EXCESS | {GPTQ: 3.0})])
-    found = compare(run, loose)
+    elsewhere = [record.model_copy(update={"environment": {"torch": "2.9.0"}}) for record in run]
+    found = compare(elsewhere, loose)
     assert found.wide[0].label == GPTQ and found.wide[0].tolerance > 1
-    assert compare(run, gather(run)).wide == ()
+    assert compare(run, loose).wide == ()
