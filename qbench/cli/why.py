@@ -30,9 +30,15 @@ def why(
     cell: Annotated[str, typer.Argument(help="A cell's label, its id, or the first 6 or more letters of the id.")],
     suite: options.SuiteOption,
     out: options.OutOption = None,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Show every record of the label, not the newest alone.")
+    ] = False,
     json: options.JsonOption = False,
 ) -> None:
-    """Tell whether a stored record stands for a cell; where none does, in what those of its label differ from it."""
+    """Tell whether a stored record stands for a cell; where none does, in what the newest of its label differs.
+
+    JSON has every record of the label, with all parts.
+    """
     from qbench.runner.why import explain
     from qbench.store.folder import RunFolder
 
@@ -63,16 +69,26 @@ def why(
         )
         return
     typer.echo(f"{planned.cell.label()} ({planned.cell_id[:12]})")
+    label = planned.cell.label()
+    if show_all or all(one.label != label for one in found):
+        shown = found
+    else:  # the record that was asked for by its id, or the newest
+        shown = [next((one for one in found if one.cell_id.startswith(cell)), found[0])]
     if hit:
         path = folder.record_path(planned.cell_id)
         typer.echo(f"  is stored: {path}, run {found[0].ended[:19]}; it is not run again")
+        for one in shown:
+            if one is not found[0]:
+                _show(one, label)
         return
     if not found:
         typer.echo(f"  is to be run: {folder.path} holds nothing like it")
-    elif all(one.label != planned.cell.label() for one in found):
+    elif found[0].label != label:
         typer.echo(f"  is to be run: {folder.path} holds no record of this label; the nearest are")
-    for one in found:
-        _show(one, planned.cell.label())
+    for one in shown:
+        _show(one, label)
+    if others := len(found) - len(shown):
+        typer.echo(f"  and {others} more records of this label, of other keys (--all shows them)")
 
 
 def _show(found: Finding, label: str) -> None:

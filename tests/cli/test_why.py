@@ -47,6 +47,41 @@ def test_a_record_of_another_id_is_known_by_it(stored: Path, call: Any) -> None:
     assert "    seed: 7 -> 0\n" in said.out
 
 
+def test_of_many_old_records_the_newest_is_shown_and_the_others_are_counted(stored: Path, call: Any) -> None:
+    for path in (RUN / "records").glob("*.json"):
+        data = json.loads(path.read_text())
+        if data["axes"]["method"] == "rtn" and data["axes"]["bits"] == 2:
+            own, text = path, path.read_text()
+    for seed in range(2, 6):
+        old = json.loads(text)
+        old["cell_id"], old["key"]["seed"], old["ended"] = f"{seed}" * 64, seed, f"2026-01-0{seed}T00:00:00"
+        own.with_name(f"{old['cell_id']}.json").write_text(json.dumps(old))
+    arguments = ("why", CELL, "--suite", "tiny.yaml")
+    hit = call(*arguments).out
+    assert hit.count("\n") == 2 and "is stored" in hit
+    assert call(*arguments, "--all").out.count("is of another key") == 4
+    own.unlink()
+    said = call(*arguments).out
+    assert said.splitlines()[1:] == [
+        "  record 555555555555, run 2026-01-05T00:00:00, is of another key:",
+        "    seed: 5 -> 0",
+        "  and 3 more records of this label, of other keys (--all shows them)",
+    ]
+    asked = call("why", "333333", "--suite", "tiny.yaml").out
+    assert "    seed: 3 -> 0\n  and 3 more records" in asked and asked.count("seed:") == 1
+    everything = call(*arguments, "--all").out
+    assert [line for line in everything.splitlines() if "seed:" in line] == [
+        f"    seed: {n} -> 0" for n in (5, 4, 3, 2)
+    ]
+    assert "more records" not in everything
+    assert len(json.loads(call(*arguments, "--json").out)["found"]) == 4
+    own.write_text("{")
+    said = call(*arguments).out
+    assert "does not count" in said and said.endswith(
+        "and 4 more records of this label, of other keys (--all shows them)\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
