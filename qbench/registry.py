@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from qbench.errors import QBenchError, UnknownNameError
+from qbench.interrupt import noted
 from qbench.spec import Spec
 
 LOCAL = "qbench_plugins"
@@ -111,14 +112,14 @@ class Registry:
         target = self._references[name]
         if isinstance(target, str):
             reference = target
-            try:
-                target = _import(reference)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # a plugin's module can fail in any way, sys.exit among them
-                raise QBenchError(
-                    f"{self.kind} {name!r} cannot be loaded from {reference}: {type(error).__name__}: {error}"
-                ) from error
+            with noted() as interrupted:
+                try:
+                    target = _import(reference)
+                except BaseException as error:  # a plugin's module can fail in any way, sys.exit among them
+                    if isinstance(error, KeyboardInterrupt) and interrupted():
+                        raise
+                    said = f"{type(error).__name__}: {error}".removesuffix(": ")
+                    raise QBenchError(f"{self.kind} {name!r} cannot be loaded from {reference}: {said}") from error
         self._check(name, target)
         self._references[name] = target
         return target

@@ -22,13 +22,14 @@ MODULES = {
 }
 
 # A room is a package of qbench, or a module beside the packages. Each lists the rooms it may import besides itself.
-GROUND = {"", "errors", "atomic", "seeds"}
+GROUND = {"", "errors", "atomic", "seeds", "interrupt"}
 KNOWN = GROUND | {"spec", "registry", "suite", "store"}
 ROOMS = {
     "": set(),
     "errors": set(),
     "atomic": GROUND,
     "seeds": GROUND,
+    "interrupt": set(),
     # What is known: no torch.
     "spec": GROUND,
     "registry": GROUND | {"spec"},

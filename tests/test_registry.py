@@ -156,16 +156,27 @@ def test_a_name_that_suites_and_filters_cannot_say(plugins: list[EntryPoint], na
         registry().register(name, Rounding)
 
 
-@pytest.mark.parametrize("end", ["raise SystemExit(3)", "raise GeneratorExit", "def again(): again()\nagain()"])
+@pytest.mark.parametrize(
+    "end", ["raise SystemExit(3)", "raise GeneratorExit", "raise KeyboardInterrupt(3)", "def again(): again()\nagain()"]
+)
 def test_a_module_may_fail_in_any_way(
     plugins: list[EntryPoint], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
 ) -> None:
     (tmp_path / "ending_plugin.py").write_text(end)
     monkeypatch.syspath_prepend(tmp_path)
     known = registry(x="ending_plugin:Thing", y=HERE)
-    with pytest.raises(QBenchError, match=r"^method 'x' cannot be loaded from ending_plugin:Thing: \w+: "):
+    with pytest.raises(QBenchError, match=r"^method 'x' cannot be loaded from ending_plugin:Thing: \w+(: .+)?$"):
         known.get("x")
     assert known.get("y") is Rounding
+
+
+def test_an_interrupt_by_the_user_is_no_failure_of_a_module(
+    plugins: list[EntryPoint], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "slow_plugin.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        registry(x="slow_plugin:Thing").get("x")
 
 
 def test_what_a_module_prints_is_kept_out_of_tables(

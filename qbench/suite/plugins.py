@@ -24,6 +24,7 @@ from types import ModuleType
 
 from qbench import registry
 from qbench.errors import QBenchError
+from qbench.interrupt import noted
 from qbench.registry import LOCAL, Registered, scope
 from qbench.suite.limits import MAX_KEY
 from qbench.suite.paths import resolve_inside
@@ -98,16 +99,17 @@ class Plugin:
             sys.modules[parent.__name__] = parent
         importlib.invalidate_caches()  # the file may be younger than the last look at its folder
         before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left in the suite's folder
-        try:
-            with redirect_stdout(sys.stderr):  # what it prints must not get into a table or JSON
-                importlib.import_module(self.module)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # it can fail in any way, sys.exit among them
-            self._forget()
-            raise QBenchError(self._problem(error)) from error
-        finally:
-            sys.dont_write_bytecode = before
+        with noted() as interrupted:
+            try:
+                with redirect_stdout(sys.stderr):  # what it prints must not get into a table or JSON
+                    importlib.import_module(self.module)
+            except BaseException as error:  # it can fail in any way, sys.exit among them
+                self._forget()
+                if isinstance(error, KeyboardInterrupt) and interrupted():
+                    raise
+                raise QBenchError(self._problem(error)) from error
+            finally:
+                sys.dont_write_bytecode = before
 
     def _forget(self) -> None:
         root = self.module if self.path is None else self.module.rpartition(".")[0]
@@ -132,7 +134,7 @@ class Plugin:
         if missing and self.path and (self.path.parent / f"{missing}.py").is_file():
             said += f" (a file beside a plugin is imported as `from .{missing} import ...`)"
         kind = "" if isinstance(error, QBenchError) else f"{type(error).__name__}: "
-        return f"{where}: {kind}{said}"
+        return f"{where}: {kind}{said}".removesuffix(": ")
 
     def _last_line(self, error: BaseException) -> tuple[str, int | None] | None:
         """Return the innermost line of the plugin's own on the way to an error."""

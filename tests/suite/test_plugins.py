@@ -257,6 +257,11 @@ REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
         {"clip.py": "import sys\n\nsys.exit('bye')\n"},
         "`plugins[0]`: clip.py, line 3: SystemExit: bye",
     ),
+    "interrupts itself": (
+        "[clip.py]",
+        {"clip.py": "\nraise KeyboardInterrupt\n"},
+        "`plugins[0]`: clip.py, line 2: KeyboardInterrupt",
+    ),
     "never ends": (
         "[clip.py]",
         {"clip.py": "def again():\n    again()\n\n\nagain()\n"},
@@ -307,6 +312,13 @@ def test_a_plugin_that_cannot_be_used(
     text = SUITE.replace("matrix:", f"plugins: {given}\nmatrix:")
     for _ in range(2):  # what failed once is not half there
         assert refusal(text) == f"s.yaml:2: {message}"
+
+
+def test_an_interrupt_by_the_user_is_no_failure_of_a_plugin(load: Callable[..., Suite], write: Write) -> None:
+    write({"clip.py": "import signal\nsignal.raise_signal(signal.SIGINT)\n" + CLIP})
+    for _ in range(2):  # nor is it half there afterwards
+        with pytest.raises(KeyboardInterrupt):
+            load(WITH_CLIP)
 
 
 @pytest.mark.usefixtures("real_names")
