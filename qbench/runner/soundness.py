@@ -11,6 +11,7 @@ from qbench.runner.identity import PlannedCell
 from qbench.runner.why import explain_own
 from qbench.store.candidates import weights_problem
 from qbench.store.documents import adds_up, loss_of_documents
+from qbench.store.floats import dumps
 from qbench.store.folder import RunFolder
 from qbench.store.record import Record
 
@@ -24,7 +25,8 @@ class Unsound(NamedTuple):
         The cell's.
     state : str
         ``corrupt``, ``without weights``, ``other weights``: see `qbench.runner.why.Finding`. ``contradicts itself``:
-        its loss is not that of its documents. ``without points``, ``other points``: weights that a probe reads are
+        its loss is not that of its documents. ``other cell``: its key or its axes are not those of the cell whose id
+        it has. ``without points``, ``other points``: weights that a probe reads are
         gone, or are not those that their record tells of.
     reason : str
         More in words.
@@ -93,13 +95,27 @@ def survey(cells: Sequence[PlannedCell], folder: RunFolder) -> Survey:
             found.unsound.append(Unsound(label, one.cell_id, own.state, own.reason))
         else:
             record = scan.records[one.cell_id]
-            problem = _contradiction(one, record, folder) or _points(one, folder, scan.records)
+            problem = (
+                _stranger(one, record, folder)
+                or _contradiction(one, record, folder)
+                or _points(one, folder, scan.records)
+            )
             if problem is None:
                 found.sound.append(one)
                 found.records[one.cell_id] = record
             else:
                 found.unsound.append(problem)
     return found
+
+
+def _stranger(planned: PlannedCell, record: Record, folder: RunFolder) -> Unsound | None:
+    """Return what is wrong where a record lies under a cell's id and says that it is another's."""
+    path = folder.record_path(planned.cell_id)
+    for name, told, own in (("key", record.key, planned.key), ("axes", record.axes, planned.cell.axes())):
+        if dumps(told) != dumps(own):
+            reason = f"{path} holds another cell's {name}" + (f", of {record.label}" if name == "axes" else "")
+            return Unsound(planned.cell.label(), planned.cell_id, "other cell", reason)
+    return None
 
 
 def _contradiction(planned: PlannedCell, record: Record, folder: RunFolder) -> Unsound | None:

@@ -51,7 +51,7 @@ def test_a_probe_is_as_sound_as_the_weights_it_reads(tmp_path: Path, cells: dict
     assert states(cells, tmp_path) == {"rtn": "other weights", "probe": "other points"}
     weights.unlink()
     assert states(cells, tmp_path) == {"rtn": "without weights", "probe": "without points"}
-    (told,) = [one for one in survey([cells["probe"]], folder).unsound]
+    (told,) = survey([cells["probe"]], folder).unsound
     assert told.reason == f"{weights}, which it reads for rtn, is not there"
 
 
@@ -71,3 +71,14 @@ def test_a_loss_that_is_not_that_of_its_documents(tmp_path: Path, cells: dict[st
     assert states(cells, tmp_path) == {}, "rounding"
     folder.write(record.model_copy(update={"metrics": {record.loss_key: record.loss * (1 + 1e-5)}}))
     assert states(cells, tmp_path) == {"fp": "contradicts itself"}
+
+
+@pytest.mark.parametrize("part", ["key", "axes"])
+def test_a_record_that_says_it_is_another_cells(tmp_path: Path, cells: dict[str, PlannedCell], part: str) -> None:
+    folder = RunFolder(tmp_path)
+    record = folder.read(cells["rtn"].cell_id)
+    assert record is not None
+    folder.write(record.model_copy(update={part: {**getattr(record, part), "bits": 2}}))
+    (told,) = survey([cells["rtn"]], folder).unsound
+    assert told.state == "other cell"
+    assert f"holds another cell's {part}" in told.reason
