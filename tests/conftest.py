@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # A sum depends on how many threads share it: the same number on every machine, so that tests see the same floats.
 os.environ["OMP_NUM_THREADS"] = "2"
+# A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Waiting threads that spin would take the core another process is working on.
 os.environ["OMP_WAIT_POLICY"] = "passive"
 

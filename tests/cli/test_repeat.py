@@ -35,7 +35,7 @@ def test_repeats_are_kept_apart_and_say_how_they_were_computed(toys: ModuleType,
     assert call("run", *ARGUMENTS, "--jobs", "1").code == 0
     folder = RunFolder(Path("results/runs/toy_suite"))
     own = folder.read_all()
-    said = call("repeat", *ARGUMENTS)
+    said = call("repeat", *ARGUMENTS, "--times", "2")
     assert said.code == 0 and said.out == ""
     lines = said.err.splitlines()
     assert len(lines) == 2
