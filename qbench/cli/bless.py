@@ -47,14 +47,14 @@ def bless(
     from qbench.store.blessing import Request, prepare, sealed
     from qbench.store.folder import repeat_folders
     from qbench.store.gathering import gather, one_class
-    from qbench.suite.enumerate import measured_cells
+    from qbench.suite.enumerate import measured_labels
 
     loaded, cells = select(suite, None, only)
     held = records.current(loaded, cells, out)
     device = one_class(held)
     baseline = comparing.read(loaded.name) or Baseline(suite=loaded.name, devices={})
     repeats = [records.stored(path).values() for path in repeat_folders(options.run_path(loaded.name, out))]
-    labels = frozenset(cell.label() for cell in measured_cells(cells) if cell.skip is None)
+    labels = frozenset(measured_labels(cells))
     request = Request(loaded.name, device, labels, partial=only is not None, accept=tuple(accept or ()))
     date = datetime.now(UTC).date().isoformat()
     old = baseline.devices.get(device)

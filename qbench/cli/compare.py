@@ -42,7 +42,7 @@ def compare(
     Where the environment variable GITHUB_STEP_SUMMARY names a file, the Markdown is appended to it.
     """
     from qbench.store.comparison import compare as compare_records
-    from qbench.suite.enumerate import measured_cells
+    from qbench.suite.enumerate import measured_labels
 
     if json and form not in (Format.TEXT, Format.JSON):
         raise QBenchError(f"--json and --format {form}: say one of them")
@@ -50,7 +50,7 @@ def compare(
     baseline = comparing.read(loaded.name)
     if baseline is None:
         raise StoreError(comparing.absent(loaded.name, None, suite, ""))
-    labels = [cell.label() for cell in measured_cells(cells) if cell.skip is None]
+    labels = measured_labels(cells)
     held = records.current(loaded, cells, out)
     device, results = comparing.choose(baseline, held, against)
     if results is None:

@@ -87,11 +87,11 @@ def whole(suite: Suite, *parts: object) -> set[str] | None:
     *parts : object
         What ``--only``, ``--seeds`` and ``--shard`` were given.
     """
-    from qbench.suite.enumerate import enumerate_cells, measured_cells
+    from qbench.suite.enumerate import enumerate_cells, measured_labels
 
     if any(part is not None for part in parts):
         return None
-    return {cell.label() for cell in measured_cells(enumerate_cells(suite)) if cell.skip is None}
+    return measured_labels(enumerate_cells(suite))
 
 
 def choose(baseline: Baseline, records: Iterable[Record], against: str | None = None) -> tuple[str, Results | None]:

@@ -42,7 +42,7 @@ def run(
     from qbench.runner.local import check_device
     from qbench.runner.run import plan
     from qbench.store.folder import RunFolder
-    from qbench.suite.enumerate import axes_of, measured_cells, places
+    from qbench.suite.enumerate import axes_of, measured_labels, places
 
     check_device(device)
     way = executing.Way(device, jobs, executing.seconds_of(timeout))
@@ -61,7 +61,7 @@ def run(
         )
         records = executing.execute(todo, loaded.name, folder, way, console)
     board = leaderboard(records.values(), places(cells))
-    labels = [cell.label() for cell in measured_cells(cells) if cell.skip is None]
+    labels = measured_labels(cells)
     held = records.values()
     whole = comparing.whole(loaded, only, seeds, shard)
     outcome = comparing.after_run(

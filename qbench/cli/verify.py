@@ -157,9 +157,8 @@ def _run_again(
 
 def _bounds(suite: str, again: dict[str, Record]) -> Callable[[Record], float]:
     """Return how far the loss of a cell may move on other ground: as the baseline of this class of device says."""
-    from qbench.runner.verify import BOUND, FLOOR
     from qbench.store.ground import device_class
-    from qbench.store.tolerance import Tolerances
+    from qbench.store.tolerance import FLOOR, UNMEASURED, Tolerances
 
     baseline = comparing.read(suite)
     results = {} if baseline is None else baseline.devices
@@ -169,9 +168,9 @@ def _bounds(suite: str, again: dict[str, Record]) -> Callable[[Record], float]:
         kind = device_class(record.environment)
         cell = results[kind].cells.get(record.label) if kind in results else None
         if cell is None:
-            return BOUND
+            return UNMEASURED
         tolerance = tolerances[kind].of(cell, alike=False)
-        return max(FLOOR, tolerance.loss) if tolerance.measured else BOUND
+        return max(FLOOR, tolerance.loss) if tolerance.measured else UNMEASURED
 
     return bound
 

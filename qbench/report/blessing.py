@@ -51,9 +51,7 @@ def render_change(change: Change, *, everything: bool = False) -> str:
     if change.edited:
         lines.append("the old baseline was edited by hand since it was blessed: this is compared with the edited one")
     lines += [f"ground: {name}: {then} -> {now}" for name, (then, now) in change.environment.items()]
-    parts.append(
-        "\n".join(textwrap.fill(line, 120, subsequent_indent="    ", break_long_words=False) for line in lines)
-    )
+    parts.append("\n".join(map(_wrap, lines)))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

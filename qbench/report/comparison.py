@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from qbench.report.comparison_cells import ALIGN, HEADERS, advice, cells_of, grounds, headline, kinds
+from qbench.report.comparison_cells import ALIGN, HEADERS, advice, blessable, cells_of, grounds, headline, kinds
 from qbench.report.text import plain_table
 from qbench.store.comparison import Comparison
 
@@ -31,8 +31,7 @@ def render_comparison(comparison: Comparison, *, everything: bool = False, bless
         rest = f"\n... and {len(hidden)} more: {kinds(comparison, hidden)}" if hidden else ""
         parts.append(plain_table(HEADERS, [cells_of(row) for row in shown], ALIGN) + rest)
     told = advice(comparison)
-    blessable = not comparison.passed and not {"failed", "missing"} & set(comparison.counts)
-    lines = [*grounds(comparison), *told, *([f"to bless it: {bless}"] if blessable else [])]
+    lines = [*grounds(comparison), *told, *([f"to bless it: {bless}"] if blessable(comparison) else [])]
     if lines:
         parts.append("\n".join(textwrap.fill(line, 120, subsequent_indent="    ") for line in lines))
     return "\n\n".join(parts) + "\n"

@@ -66,6 +66,11 @@ def advice(comparison: Comparison) -> list[str]:
     return found
 
 
+def blessable(comparison: Comparison) -> bool:
+    """Return whether blessing would turn a comparison green: `qbench bless` refuses what failed or is missing."""
+    return not comparison.passed and not {"failed", "missing"} & set(comparison.counts)
+
+
 def cells_of(row: ComparisonRow) -> list[str]:
     """Return one row of a table, under `HEADERS`."""
     notes = [row.note] if row.note else []

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from qbench.report.comparison_cells import ALIGN, HEADERS, advice, blocked, cells_of, grounds, headline, kinds
+from qbench.report.comparison_cells import (
+    ALIGN,
+    HEADERS,
+    advice,
+    blessable,
+    blocked,
+    cells_of,
+    grounds,
+    headline,
+    kinds,
+)
 from qbench.store.comparison import Comparison
 
 MOST_ROWS = 50
@@ -42,8 +52,7 @@ def render_comparison_markdown(comparison: Comparison, *, run: str = "qbench run
         if hidden := rows[most:]:
             parts.append(f"... and {len(hidden)} more: {kinds(comparison, hidden)}")
         parts += [*_list(blocked(changed)), *_list(grounds(comparison)), *_list(advice(comparison))]
-        blessable = not comparison.passed and not {"failed", "missing"} & set(comparison.counts)
-        parts.append(_commands(run, bless if blessable or "new" in comparison.counts else None))
+        parts.append(_commands(run, bless if blessable(comparison) or "new" in comparison.counts else None))
         parts.append(_unchanged(comparison))
         page = "\n\n".join(parts) + "\n"
         if len(page) < MOST_CHARACTERS:

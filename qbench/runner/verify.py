@@ -15,12 +15,7 @@ from qbench.store.folder import RunFolder
 from qbench.store.ground import unlike
 from qbench.store.record import Record
 from qbench.store.same_result import Difference, differences
-
-BOUND = 0.02
-"""How far a loss may move on other ground where no baseline has measured it, nats a token (or an image)."""
-
-FLOOR = 0.002
-"""The least bound on other ground where a baseline has measured it, nats a token (or an image)."""
+from qbench.store.tolerance import UNMEASURED
 
 Outcome = Literal["same bytes", "within bound", "differs", "failed", "no bound"]
 
@@ -125,7 +120,7 @@ def by_threads(drawn: Sequence[PlannedCell], records: Mapping[str, Record]) -> d
     return found
 
 
-def judge(stored: Record, again: Record, bound: float = BOUND) -> Verified:
+def judge(stored: Record, again: Record, bound: float = UNMEASURED) -> Verified:
     """Compare a stored result with what came out now.
 
     Parameters

@@ -64,6 +64,11 @@ def measured_cells(cells: Iterable[Cell]) -> list[Cell]:
     return [cell for cell in cells if not cell.is_probe]
 
 
+def measured_labels(cells: Iterable[Cell]) -> set[str]:
+    """Return the labels of `measured_cells` that are run: what a baseline and a comparison expect to be there."""
+    return {cell.label() for cell in measured_cells(cells) if cell.skip is None}
+
+
 def axes_of(cells: Iterable[Cell]) -> list[dict[str, str | int | None]]:
     """Return the axes of cells, and under ``skip`` why one is left out, in their order."""
     return [{**cell.axes(), "skip": cell.skip} for cell in cells]
