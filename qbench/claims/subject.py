@@ -10,6 +10,7 @@ from typing import Any
 from qbench.claims import thresholds as limits
 from qbench.claims.evidence import flaw, options_of
 from qbench.claims.measured import Measured
+from qbench.claims.regimes import Basin
 from qbench.claims.statistics import paired_interval
 from qbench.errors import QBenchError, StoreError
 from qbench.store.newest import newest
@@ -77,35 +78,29 @@ class Subject:
         """Return how many seeds a verdict takes: one where the task says that its seed changes nothing."""
         return 1 if self.facts.get("seeded") is False else limits.SEEDS
 
+    @cached_property
+    def basin(self) -> Basin:
+        """Return what counts as inside and as failed."""
+        losses = [one.loss for one in self.full.values() if one.loss is not None]
+        return Basin.of(self.facts, sum(losses) / len(losses) if losses else None)
+
     @property
     def tolerance(self) -> float:
         """Return the excess that counts as nothing, nats: what the task states, or that of its kind."""
-        if self._exact:
-            return float(self.facts["tolerance"])
-        if "chance_accuracy" in self.facts and self.headroom is not None:
-            return limits.TOLERANCE_OF_IMAGES * self.headroom
-        return limits.TOLERANCE
-
-    @property
-    def _exact(self) -> bool:
-        return "tolerance" in self.facts
+        return self.basin.tolerance
 
     @property
     def headroom(self) -> float | None:
         """Return ``L_chance - L_fp``, nats; None where there is no chance loss."""
-        chance, losses = self.facts.get("chance_loss"), [one.loss for one in self.full.values() if one.loss is not None]
-        return None if chance is None or not losses else float(chance) - sum(losses) / len(losses)
+        return self.basin.headroom
 
     def tau(self, se: float) -> float:
         """Return the threshold of the basin for an excess with this standard error, nats."""
-        return self.tolerance if self._exact else max(limits.RESOLUTION_SE * se, self.tolerance)
+        return self.basin.tau(se)
 
     def tau_f(self, se: float) -> float:
         """Return the excess from which a point with this standard error has failed, nats."""
-        if self._exact:
-            return limits.EXACT_FAILURE * self.tolerance
-        lost = max(limits.FAILURE * self.tolerance, limits.FAILURE_OF_CHANCE * (self.headroom or 0.0))
-        return lost + limits.RESOLUTION_SE * se
+        return self.basin.tau_f(se)
 
     def bits(self, name: str, seed: int) -> tuple[int, ...]:
         """Return the bits at which a method or probe was run or is expected in a seed, falling."""

@@ -18,7 +18,7 @@ FAILURE = 10.0
 FAILURE_OF_CHANCE = 0.1
 """Failure is the larger of ten tolerances and a tenth of the way to chance. Not of ten tau: a row's standard error
 grows in proportion to its excess (documents differ in what they lose), so that thirty of them are never exceeded where
-it is above 3 % of it, however much is lost. So the leaderboard's ``failed`` asks for more than a claim's."""
+it is above 3 % of it, however much is lost."""
 EXACT_FAILURE = 3.0
 """Tolerances from which an excess is a failure where a task states its own: its loss has no sampling error."""
 

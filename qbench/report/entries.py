@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from qbench.claims.regimes import RowRegime, judge
+from qbench.claims.regimes import Basin, RowRegime, judge
 from qbench.claims.statistics import Excess, Interval, Pair, accuracy_change, paired_interval, recovery
 from qbench.errors import StoreError
 from qbench.report.notes import NoteBook
@@ -153,7 +153,7 @@ def make_entry(places: Places, rounded: Places | None, book: NoteBook) -> Entry:
     for axes in places.axes:
         label = cell_label(dict(axes))
         record = places.records.get(label)
-        status, reason = _status(axes, record)
+        status, reason = outcome(axes, record)
         statuses[status] += 1
         if reason is not None:
             numbers.append(book.add(status, reason, label))
@@ -176,7 +176,22 @@ def make_entry(places: Places, rounded: Places | None, book: NoteBook) -> Entry:
     return entry if not entry.complete else _measure(entry, found, places, rounded, book)
 
 
-def _status(axes: Axes, record: Record | None) -> tuple[str, str | None]:
+def outcome(axes: Axes, record: Record | None) -> tuple[str, str | None]:
+    """Return how a place of the leaderboard ended, and why it is not well.
+
+    Parameters
+    ----------
+    axes : Axes
+        The place.
+    record : Record or None
+        What is held of it.
+
+    Returns
+    -------
+    tuple of (str, str or None)
+        A status of records, or ``missing`` where there is none; and the reason of one that is not ``ok``. A loss that
+        is no number is ``diverged``, whatever the record says.
+    """
     if record is not None and record.status == "ok" and record.loss is not None and not math.isfinite(record.loss):
         return "diverged", f"loss is {record.loss}"
     if record is not None:
@@ -221,11 +236,11 @@ def stand(pairs: Sequence[Pair]) -> tuple[Excess, RowRegime | None]:
     """Return the excess loss of a row and its regime; None where full precision itself is no better than chance."""
     excess = paired_interval(pairs)
     full = [record for _, record in pairs]
-    chance = full[0].facts.get("chance_loss")
     fp_loss = _mean([record.loss for record in full if record.loss is not None])
-    if chance is not None and fp_loss >= float(chance):
+    basin = Basin.of(full[0].facts, fp_loss)
+    if basin.headroom is not None and basin.headroom <= 0:
         return excess, None
-    return excess, judge(excess, fp_loss, None if chance is None else float(chance))
+    return excess, judge(excess, basin)
 
 
 def _mean(values: Sequence[float]) -> float:

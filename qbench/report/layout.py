@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from qbench.claims.thresholds import TOLERANCE, TOLERANCE_OF_IMAGES
 from qbench.report import numbers
 from qbench.report.entries import Entry
 from qbench.report.leaderboard import Group, Leaderboard
@@ -127,8 +128,8 @@ def legend(board: Leaderboard) -> list[str]:
         *([_ACCURACY] if any(images) else []),
         f"loss: nats {unit}, mean over seeds, then the excess D over fp with its 95 % interval; no mean where a seed "
         "is missing.",
-        "regime: inside D <= tau = max(3 SE, .05), SE over documents; failed D > max(10 tau, .1 (chance - fp)); grey "
-        "between; k/n: seeds disagree.",
+        f"regime: inside D <= tau = max(3 SE, t), SE over documents, t = {_tolerance(images)}; failed D > tau_f = "
+        "max(10 t, .1 (chance - fp)) + 3 SE; grey between; k/n: seeds disagree.",
         *(trained if controls else []),
         *([_BATCH_NORM] if normed else []),
         *(
@@ -139,6 +140,14 @@ def legend(board: Leaderboard) -> list[str]:
         "G: share of rtn's excess loss, on the same grid, that the method does away with; - where rtn lost nothing to "
         "speak of.",
     ]
+
+
+def _tolerance(images: Sequence[bool]) -> str:
+    share = f"{TOLERANCE_OF_IMAGES:.0%} of (chance - fp)".replace("%", " %")
+    tokens = numbers.compact(TOLERANCE).rstrip("0")
+    if not any(images):
+        return tokens
+    return share if all(images) else f"{tokens}, of images {share}"
 
 
 def _loss(entry: Entry) -> str:
