@@ -16,19 +16,24 @@ from qbench.claims.statistics import Interval
 from qbench.report.numbers import ABSENT, compact, with_ends
 from qbench.report.text import WIDTH, plain_table
 
-_HEADERS = ("claim", "model", "quantizer", "verdict", "bits", "seeds", "numbers")
-_NARROW = len(_HEADERS) - 1  # in a terminal the numbers stand with the paragraphs
+HEADERS = ("claim", "model", "quantizer", "verdict", "bits", "seeds", "numbers")
+"""Of `rows_of`."""
+
+_NARROW = len(HEADERS) - 1  # in a terminal the numbers stand with the paragraphs
 _MOST_NUMBERS = 4
 _FEW_GRIDS = 3
 _MOST_COLUMNS = 6
 _OF_FAMILIES = frozenset({"C11", "C14", "T1", "T2", "T3", "T4"})
 _DECIDED = ("supported", "refuted", "inconclusive")
-_SOURCES = {
+
+SOURCES = {
     "abstract": "predicted by the abstract",
     "readers": "as reported by readers",
     "ours": "ours",
 }
-_LEGEND = (
+"""Who makes a claim, in words."""
+
+LEGEND = (
     "verdict: supported where all seeds to which it applies support it, refuted where most refute it, otherwise "
     f"inconclusive; with fewer than {thresholds.SEEDS} seeds at most inconclusive. not applicable: a precondition is "
     "false, such as that rounding fails; grey bits, outside tau and not beyond tau_f (docs/claims.md), are no failure, "
@@ -36,6 +41,7 @@ _LEGEND = (
     "seeds: those that support it, of all. numbers: means over seeds with their 95 % t interval; D in nats above full "
     "precision on the same data.",
 )
+"""What verdicts and numbers mean."""
 
 
 def render_claims(judgements: Sequence[Judgement], ids: Sequence[str] = ()) -> str:
@@ -75,17 +81,17 @@ def render_text(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) ->
     claims : mapping of str to Claim
         Those that were asked for.
     """
-    rows = [row[:_NARROW] for row in _rows(judgements)]
-    parts = [plain_table(_HEADERS[:_NARROW], rows, ["left"] * _NARROW)] if rows else ["no claim could be judged"]
-    for claim, ours in _by_claim(judgements, claims):
-        told = _paragraphs(ours)
+    rows = [row[:_NARROW] for row in rows_of(judgements)]
+    parts = [plain_table(HEADERS[:_NARROW], rows, ["left"] * _NARROW)] if rows else ["no claim could be judged"]
+    for claim, ours in by_claim(judgements, claims):
+        told = paragraphs(ours)
         if told:
-            title = f"{claim.id} ({_SOURCES[claim.source]}): {claim.title}. {claim.rule}"
+            title = f"{claim.id} ({SOURCES[claim.source]}): {claim.title}. {claim.rule}"
             lines = [f"{', '.join(names)}: {one.verdict}. {one.why}{_means(one, names)}" for names, one in told]
             parts.append("\n".join(_wrap(line) for line in [title, *lines]))
-    gaps = _gaps(judgements, claims)
+    gaps = gaps_of(judgements, claims)
     parts += ["\n".join(_wrap(line) for line in ["not judged:", *gaps])] if gaps else []
-    return "\n\n".join([*parts, "\n".join(map(_wrap, _LEGEND))]) + "\n"
+    return "\n\n".join([*parts, "\n".join(map(_wrap, LEGEND))]) + "\n"
 
 
 def render_markdown(runs: Mapping[str, Sequence[Judgement]], claims: Mapping[str, Claim], *, command: str) -> str:
@@ -103,21 +109,21 @@ def render_markdown(runs: Mapping[str, Sequence[Judgement]], claims: Mapping[str
     about = "what arXiv:2606.09012 predicts by its abstract, what its readers report of it, and claims of our own"
     made = [f"- Made by: `{command}`", f"- Checked: {about}; its tables were not seen, and none is reproduced here"]
     parts = ["# Claims", "\n".join(made)]
-    parts += ["\n".join(f"- {_escape(line)}" for line in _LEGEND)]
+    parts += ["\n".join(f"- {_escape(line)}" for line in LEGEND)]
     parts += ["## The claims", _github(("claim", "source", "what it says", "supports", "refutes"), _explained(claims))]
     for name, judgements in runs.items():
         parts.append(f"## {_escape(name)}")
-        rows = _rows(judgements)
+        rows = rows_of(judgements)
         parts += (
-            [_github(*overview(judgements, claims)), _github(_HEADERS, rows)] if rows else ["No claim could be judged."]
+            [_github(*overview(judgements, claims)), _github(HEADERS, rows)] if rows else ["No claim could be judged."]
         )
-        for claim, ours in _by_claim(judgements, claims):
-            told = _paragraphs(ours)
+        for claim, ours in by_claim(judgements, claims):
+            told = paragraphs(ours)
             if told:
                 parts.append(f"### {claim.id}: {_escape(claim.title)}")
                 lines = [f"- {_escape(', '.join(names))}: **{one.verdict}**. {_escape(one.why)}" for names, one in told]
                 parts.append("\n".join(lines))
-        gaps = _gaps(judgements, claims)
+        gaps = gaps_of(judgements, claims)
         parts += ["### Not judged", "\n".join(f"- {_escape(line)}" for line in gaps)] if gaps else []
     return "\n\n".join(parts) + "\n"
 
@@ -145,7 +151,7 @@ def overview(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> tu
     if by_model:
         titles = list(dict.fromkeys(one.model for one in judgements if one.verdict in _DECIDED))
     rows = []
-    for claim, ours in _by_claim(judgements, claims):
+    for claim, ours in by_claim(judgements, claims):
         counts = {title: Counter[str]() for title in titles}
         for one in ours:
             title = one.model if by_model else f"{one.model}/{one.quantizer}"
@@ -163,7 +169,7 @@ def _counted(count: Mapping[str, int]) -> str:
     return ", ".join(f"{many} {verdict}" for verdict, many in decided.items()) or ABSENT
 
 
-def _paragraphs(judgements: Iterable[Judgement]) -> list[tuple[list[str], Judgement]]:
+def paragraphs(judgements: Iterable[Judgement]) -> list[tuple[list[str], Judgement]]:
     """Return what there is to say, and of which models and quantizers: those of which the same is said together."""
     judgements = list(judgements)
     same: dict[tuple[str, str], list[Judgement]] = {}
@@ -188,7 +194,7 @@ def _explained(claims: Mapping[str, Claim]) -> list[list[str]]:
     return [[one.id, one.source, one.title, one.supports, one.refutes] for one in claims.values()]
 
 
-def _rows(judgements: Iterable[Judgement]) -> list[list[str]]:
+def rows_of(judgements: Iterable[Judgement]) -> list[list[str]]:
     """Return a row a verdict; grids of one model to which a claim does not apply are one row where they are many."""
     rows = []
     for together in _together(judgements):
@@ -208,14 +214,15 @@ def _together(judgements: Iterable[Judgement]) -> list[list[Judgement]]:
     return [part for ours in found.values() for part in ([ours] if len(ours) > _FEW_GRIDS else [[one] for one in ours])]
 
 
-def _by_claim(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> list[tuple[Claim, list[Judgement]]]:
+def by_claim(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> list[tuple[Claim, list[Judgement]]]:
+    """Return every claim with what is said of it, in the order of the claims."""
     return [(claim, [one for one in judgements if one.claim == name]) for name, claim in claims.items()]
 
 
-def _gaps(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> list[str]:
-    """Return what is not judged and what it lacks, subjects that lack the same together."""
+def gaps_of(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> list[str]:
+    """Return, a line each, what is not judged and what it lacks, subjects that lack the same together."""
     lines = []
-    for claim, ours in _by_claim(judgements, claims):
+    for claim, ours in by_claim(judgements, claims):
         if not ours:
             lines.append(f"{claim.id}: nothing here that it is about (needs: {claim.needs})")
         same: dict[tuple[str, ...], list[str]] = {}
