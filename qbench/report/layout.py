@@ -56,6 +56,29 @@ class Table:
     keys: int
 
 
+def split(table: Table, fits: Callable[[Table], bool]) -> list[Table]:
+    """Return a table in as few parts as needed, side by side in turn: the keys again, then as many columns as fit.
+
+    Parameters
+    ----------
+    table : Table
+        What to split by columns.
+    fits : callable
+        Whether a table is narrow enough. A single column beside the keys is never split.
+    """
+    parts, columns = [], list(range(table.keys, len(table.headers)))
+    while columns:
+        count = next((n for n in range(len(columns), 1, -1) if fits(_columns(table, columns[:n]))), 1)
+        parts.append(_columns(table, columns[:count]))
+        columns = columns[count:]
+    return parts or [table]
+
+
+def _columns(table: Table, columns: Sequence[int]) -> Table:
+    kept = [*range(table.keys), *columns]
+    return Table([table.headers[at] for at in kept], [[row[at] for at in kept] for row in table.rows], table.keys)
+
+
 def tables(group: Group) -> list[Table]:
     """Return the tables of a group: accuracies of a classifier, losses, regimes, and everything else."""
     methods = list(group.rows.items())

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from tabulate import tabulate
 
-from qbench.report.landscape_sheet import meanings
-from qbench.report.layout import Table, chance, counts, footnotes, legend, tables
-from qbench.report.leaderboard import Group, Leaderboard
-from qbench.report.side_by_side import side_by_side
-
-_FACTS = (
-    "parameters",
-    "quantized_layers",
-    "quantized_parameters",
-    "batch_norm_layers",
-    "floating_point",
-    "grid",
-    "activations",
-    "plugins",
-    "calibration",
-    "evaluation",
-)
+from qbench.report.layout import Table
+from qbench.report.leaderboard import Leaderboard
+from qbench.report.outline import made, outline
 
 
 def render_markdown(board: Leaderboard, *, command: str | None = None) -> str:
@@ -33,43 +21,18 @@ def render_markdown(board: Leaderboard, *, command: str | None = None) -> str:
     command : str, optional
         What makes the page anew; by default ``qbench run --suite`` with the suite's name.
     """
-    parts = [f"# {board.suite}", "\n".join(_header(board, command or f"qbench run --suite {board.suite}"))]
-    parts += ["\n".join(f"- {_escape(line)}" for line in board.summary)] if board.summary else []
-    for sheet in board.landscapes:
-        table = Table(list(sheet.columns), sheet.words(), keys=1)
-        parts += [f"## {_escape(sheet.title)}", *([f"- {_escape(sheet.says)}"] if sheet.says else []), _github(table)]
-    networks = board.of_networks
-    for model, beside in side_by_side(networks):
-        parts += [f"## {_escape(model)}: quantizers side by side", *map(_github, beside)]
-    for group in networks.groups:
-        parts += [f"## {_escape(group.title)}", *_facts(group)]
-        parts += [_github(table) for table in tables(group) if table.rows]
-    meaning = meanings(board.landscapes)
-    if networks.groups or not board.landscapes:
-        meaning += [*legend(networks), f"interval: {board.interval}."]
-    parts += ["## How to read it", "\n".join(f"- {_escape(line) if board.landscapes else line}" for line in meaning)]
-    notes = footnotes(board)
-    parts += ["## Notes", "\n".join(f"- {_escape(note)}" for note in notes)] if notes else []
+    by = command or f"qbench run --suite {board.suite}"
+    parts = [f"# {board.suite}", "\n".join([f"- Made by: `{by}`", *(f"- {line}" for line in made(board))])]
+    parts += [_list(board.summary)] if board.summary else []
+    for section in outline(board):
+        parts.append(f"## {_escape(section.title)}")
+        parts += [_list(section.lines)] if section.lines else []
+        parts += map(_github, section.tables)
     return "\n\n".join(parts) + "\n"
 
 
-def _header(board: Leaderboard, command: str) -> list[str]:
-    ground = board.environment
-    versions = ", ".join(f"{name} {ground[name]}" for name in ("qbench", "python", "torch") if name in ground)
-    dates = sorted({board.started[:10], board.ended[:10]} - {""})
-    return [
-        f"- Made by: `{command}`",
-        f"- Versions: {versions or 'not recorded'}",
-        f"- Device: {ground.get('device', 'not recorded')}",
-        f"- Records of: {' to '.join(dates) or 'no date'} (UTC)",
-        f"- Result of {counts(board)}",
-    ]
-
-
-def _facts(group: Group) -> list[str]:
-    lines = [f"- chance: {guess}"] if (guess := chance(group)) else []
-    lines += [f"- {name.replace('_', ' ')}: {_escape(group.facts[name])}" for name in _FACTS if name in group.facts]
-    return ["\n".join(lines)] if lines else []
+def _list(lines: tuple[str, ...]) -> str:
+    return "\n".join(f"- {_escape(line)}" for line in lines)
 
 
 def _github(table: Table) -> str:
@@ -79,4 +42,4 @@ def _github(table: Table) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    return re.sub("<(?!=)", "&lt;", text.replace("|", "\\|"))  # no tag begins with <=

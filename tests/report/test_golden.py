@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qbench.report.leaderboard import Leaderboard, leaderboard
+from qbench.report.latex import render_latex
+from qbench.report.leaderboard import Leaderboard
 from qbench.report.markdown import render_markdown
+from qbench.report.run import Run
+from qbench.report.table_csv import render_csv
 from qbench.report.text import render_text
 from qbench.store.record import Record
 
@@ -19,7 +23,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
-def board(make_record: MakeRecord) -> Leaderboard:
+def run(make_record: MakeRecord) -> Run:
     """Return three methods at two bitwidths, two seeds; each kind of flaw once."""
     flaws: dict[str, dict[str, Any]] = {
         "llama-1m/mse/2b/gptq/s1": {"fallback": "rtn: Cholesky failed at damping 1"},
@@ -44,7 +48,12 @@ def board(make_record: MakeRecord) -> Leaderboard:
     for bits in (4, 2):
         axes = {"model": "llama-1m", "quantizer": "mse", "bits": bits, "method": "ste_qat[steps=100]"}
         expected += [{**axes, "seed": seed, "skip": "keeps the suite under 15 minutes"} for seed in range(2)]
-    return leaderboard([record for record in records if record.label != "llama-1m/mse/4b/gptq/s1"], expected)
+    return Run("tiny", [record for record in records if record.label != "llama-1m/mse/4b/gptq/s1"], expected)
+
+
+@pytest.fixture(scope="module")
+def board(run: Run) -> Leaderboard:
+    return run.board
 
 
 @pytest.mark.parametrize(("name", "render"), [("leaderboard.txt", render_text), ("leaderboard.md", render_markdown)])
@@ -53,7 +62,7 @@ def test_the_leaderboard(board: Leaderboard, name: str, render: Callable[[Leader
 
 
 @pytest.fixture(scope="module")
-def board_of_images(make_image_record: MakeRecord) -> Leaderboard:
+def run_of_images(make_image_record: MakeRecord) -> Run:
     """Return a classifier that loses most to batch norm, three seeds, one of them failed once."""
     rows = {
         ("rtn", 4, "keep"): (0.004, 0.983),
@@ -73,7 +82,12 @@ def board_of_images(make_image_record: MakeRecord) -> Leaderboard:
             values = [value * factor * (1 - 0.05 * seed) for factor in (0.98, 1.02, 1.01, 0.99)]
             label = f"resnet8-mnist/mse/{bits}b/{method}/s{seed}"
             records.append(make_image_record(label, values, accuracy + 0.002 * seed, bn=bn, **flaw))
-    return leaderboard(records, [record.axes for record in records])
+    return Run("images", records, [record.axes for record in records], command="qbench run --suite tiny")
+
+
+@pytest.fixture(scope="module")
+def board_of_images(run_of_images: Run) -> Leaderboard:
+    return run_of_images.board
 
 
 @pytest.mark.parametrize(("name", "render"), [("images.txt", render_text), ("images.md", render_markdown)])
@@ -85,3 +99,20 @@ def test_the_leaderboard_of_a_classifier(
 
 def test_the_page_says_how_it_was_made(board: Leaderboard) -> None:
     assert "- Made by: `nox -s tables`\n" in render_markdown(board, command="nox -s tables")
+
+
+def test_latex(run: Run, run_of_images: Run) -> None:
+    assert render_latex([run, run_of_images]) == (GOLDEN / "leaderboards.tex").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "cells"), [("entries.csv", False), ("cells.csv", True)])
+def test_csv(run: Run, run_of_images: Run, name: str, cells: bool) -> None:
+    found, kept = (
+        list(csv.reader(text.splitlines()))
+        for text in (render_csv([run, run_of_images], cells=cells), (GOLDEN / name).read_text(encoding="utf-8"))
+    )
+    assert found[0] == kept[0] and len(found) == len(kept)
+    for ours, theirs in zip(found, kept, strict=True):
+        for word, other in zip(ours, theirs, strict=True):
+            # Sums in another order, on another machine, differ in their last digits.
+            assert word == other or float(word) == pytest.approx(float(other), rel=1e-9, abs=1e-12), ours
