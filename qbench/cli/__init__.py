@@ -7,6 +7,7 @@ import sys
 import typer
 
 from qbench.cli import (
+    archive,
     bless,
     check,
     claims,
@@ -23,6 +24,7 @@ from qbench.cli import (
     repeat,
     report,
     run,
+    schema,
     settings,
     validate,
     verify,
@@ -45,7 +47,9 @@ for verb in (
     planning,
     listing,
     validate,
+    schema,
     report,
+    archive,
     verify,
     why,
     claims,

@@ -78,8 +78,13 @@ def write_table(path: Path, page: str, made_by: str) -> None:
     typer.echo(f"wrote {path}", err=True)
 
 
-def print_json(value: Any) -> None:
-    """Print a value as JSON; what JSON cannot spell (NaN, infinity) is spelt as in records."""
+def to_json(value: Any) -> str:
+    """Return a value as JSON, with a newline at its end; NaN and infinities are spelled as in records."""
     from qbench.store import floats
 
-    typer.echo(json.dumps(floats.spell(value), indent=1, sort_keys=True))
+    return json.dumps(floats.spell(value), indent=1, sort_keys=True) + "\n"
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; see `to_json`."""
+    typer.echo(to_json(value), nl=False)

@@ -80,7 +80,7 @@ def run(
         from qbench.report.probes import render_probes
 
         typer.echo(render_text(board))
-        if probes := render_probes(records.values(), cells):
+        if probes := render_probes(records.values(), axes_of(cell for cell in cells if cell.is_probe)):
             typer.echo("\n" + probes)
         typer.echo("\n" + render_claims(judged, list(all_claims())))
         typer.echo("\n" + outcome.text)
