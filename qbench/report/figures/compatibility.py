@@ -12,7 +12,8 @@ from qbench.claims.pairs import Budget, budget
 from qbench.claims.subject import Subject
 from qbench.claims.trajectories import Trajectory, first_entry, has_trajectory, trajectory
 from qbench.report.figures.axes import change_axis
-from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel, Sheet, brief, pages
+from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel
+from qbench.report.figures.paging import Sheet, brief, pages
 from qbench.report.figures.places import cells, mean, present, rounding
 
 _ENTRY = Axis("first step k* with training D at or below τ", "symlog", ticks=(0, 1, 3, 10, 30, 100, 300, 1000, 3000))

@@ -8,7 +8,8 @@ from qbench.claims.points import point_of
 from qbench.claims.subject import Subject
 from qbench.claims.thresholds import NEAREST_RMS
 from qbench.report.figures.axes import bits_axis
-from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel, Sheet, pages
+from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel
+from qbench.report.figures.paging import Sheet, pages
 from qbench.report.figures.places import bits_of, present, probe, where
 
 _METHODS = ("rtn", "gptq", "adaround")

@@ -9,7 +9,8 @@ from dataclasses import replace
 from qbench.claims.landscapes import entry_bound
 from qbench.claims.subject import Subject
 from qbench.claims.trajectories import Trajectory, first_entry, landscape, plain_trajectories
-from qbench.report.figures.figure import Axis, Curve, Figure, Guide, Panel, Sheet, pages
+from qbench.report.figures.figure import Axis, Curve, Figure, Guide, Panel
+from qbench.report.figures.paging import Sheet, pages
 from qbench.report.figures.places import bits_of, outside, present, where
 
 _RATE = Axis("learning rate of plain gradient descent", "log")

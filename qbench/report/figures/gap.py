@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from qbench.claims.pairs import best_of_common
 from qbench.claims.subject import Subject
 from qbench.report.figures.axes import bits_axis, change_axis
-from qbench.report.figures.figure import Curve, Figure, Panel, Sheet, pages
+from qbench.report.figures.figure import Curve, Figure, Panel
+from qbench.report.figures.paging import Sheet, pages
 from qbench.report.figures.places import bits_of, present, rounding, thresholds_by_bits, where
 
 _ARMS = ("ste_qat", "ft_then_ptq")

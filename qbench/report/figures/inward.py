@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from qbench.claims.subject import Subject
 from qbench.report.figures.axes import bits_axis
-from qbench.report.figures.figure import Axis, Band, Curve, Figure, Panel, Sheet, pages
+from qbench.report.figures.figure import Axis, Band, Curve, Figure, Panel
+from qbench.report.figures.paging import Sheet, pages
 from qbench.report.figures.places import bits_of, mean, probe, where
 
 _TICKS = (-1.0, -0.3, -0.1, -0.03, -0.01, -0.003, -0.001, 0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from qbench.claims.measured import Measured
 from qbench.claims.pairs import budget, gain
 from qbench.claims.subject import Subject
-from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel, Sheet, pages
+from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel
+from qbench.report.figures.paging import Sheet, pages
 from qbench.report.figures.places import cells, outside, rounding, where
 
 _ARMS = ("ste_qat", "noise_grad", "latent_grad", "random_grad", "ft_then_ptq")

@@ -7,7 +7,8 @@ from typing import ParamSpec, TypeVar
 
 from qbench.claims.measured import Measured
 from qbench.claims.subject import LackingError, Subject
-from qbench.report.figures.figure import Guide, brief
+from qbench.report.figures.figure import Guide
+from qbench.report.figures.paging import brief
 from qbench.store.record import Record
 
 P = ParamSpec("P")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from qbench.claims.points import point_of
 from qbench.claims.subject import Subject
-from qbench.report.figures.figure import Axis, Curve, Figure, Guide, Panel, Sheet, pages
+from qbench.report.figures.figure import Axis, Curve, Figure, Guide, Panel
+from qbench.report.figures.paging import Sheet, pages
 from qbench.report.figures.places import bits_of, present, probe, where
 
 _METHODS = ("rtn", "gptq", "adaround")

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from qbench.claims.measured import Measured
 from qbench.claims.subject import Subject
 from qbench.report.figures.axes import bits_axis, excess_axis
-from qbench.report.figures.figure import Axis, Curve, Figure, Panel, Sheet, pages
+from qbench.report.figures.figure import Axis, Curve, Figure, Panel
+from qbench.report.figures.paging import Sheet, pages
 from qbench.report.figures.places import bits_of, cells, mean, present, thresholds_by_bits, where
 
 _METHODS = ("rtn", "gptq", "adaround", "ste_qat")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from qbench.claims.points import point_of, points_of
 from qbench.claims.subject import Subject
-from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel, Sheet, pages
+from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel
+from qbench.report.figures.paging import Sheet, pages
 from qbench.report.figures.places import bits_of, mean, present, probe, where
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from qbench.claims.ladders import exits, ladder_of, rungs, trace
 from qbench.claims.subject import Subject
 from qbench.report.figures.axes import bits_axis, excess_axis
-from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel, Sheet, pages
+from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel
+from qbench.report.figures.paging import Sheet, pages
 from qbench.report.figures.places import (
     bits_of,
     mean,

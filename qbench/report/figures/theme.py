@@ -6,14 +6,18 @@ shape of its own, so that no figure needs colour to be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 FONT = "DejaVu Sans, Verdana, sans-serif"
 INK, SOFT, FAINT = "#222222", "#666666", "#e4e4e4"
+FRAME, SHADE = "#bbbbbb", "#999999"
 
-_BLACK, _ORANGE, _SKY, _GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+GROUND = "white"
+
+# Orange and sky are darker than Okabe's and Ito's, which have a contrast of 2.3 with white: marks take 3.
+_BLACK, _ORANGE, _SKY, _GREEN = "#000000", "#BD8200", "#2F93D1", "#009E73"
 _BLUE, _VERMILION, _PURPLE, _GREY = "#0072B2", "#D55E00", "#CC79A7", "#777777"
 
 _PLAIN: tuple[int, ...] = (1, 0)
@@ -34,12 +38,15 @@ class Style:
         Lengths of strokes and gaps of the line, pixels.
     shape : str
         Of points.
+    hollow : bool
+        Whether points and bars are outlines.
     """
 
     label: str
     colour: str
     dash: tuple[int, ...]
     shape: str
+    hollow: bool = False
 
 
 _KNOWN: dict[str, Style] = {
@@ -71,23 +78,93 @@ _SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross
 _DASHES = (_PLAIN, _DASHED, _DOTTED, _DASH_DOT, _LONG, _SHORT, (1, 3), (9, 2, 2, 2, 2, 2))
 
 
-def styles(series: Iterable[str]) -> dict[str, Style]:
-    """Return the look of every series, known ones first in their own order, then the others sorted."""
+def styles(series: Iterable[str], looks: Mapping[str, Style] | None = None) -> dict[str, Style]:
+    """Return the look of every series, known ones first in their own order, then the others sorted.
+
+    Parameters
+    ----------
+    series : iterable of str
+        Names, in any order.
+    looks : mapping of str to Style, optional
+        Looks that come before all known ones, in the order of the legend.
+    """
     names = set(series)
+    given = {name: style for name, style in (looks or {}).items() if name in names}
+    names -= given.keys()
     found = {name: style for name, style in _KNOWN.items() if name in names}
     for place, name in enumerate(sorted(names - _KNOWN.keys())):
         # Shapes go round once more than colours do, so that two of one colour have other shapes.
         shape = _SHAPES[(place + place // len(_COLOURS)) % len(_SHAPES)]
         dash = _DASHES[(place + place // len(_COLOURS)) % len(_DASHES)]
         found[name] = Style(name, _COLOURS[place % len(_COLOURS)], dash, shape)
+    return given | found
+
+
+def looks_of_methods(methods: Mapping[str, tuple[str, bool]]) -> dict[str, Style]:
+    """Return looks by which methods can be told apart, and those that train from those that do not.
+
+    A method has the same colour in all figures, and variants of one method share it. Marks of methods that train
+    are hollow.
+
+    Parameters
+    ----------
+    methods : mapping of str to (str, bool)
+        Label of each method, in the order of the legend: what the legend calls it, and whether it trains.
+    """
+    found: dict[str, Style] = {}
+    colours: dict[str, str] = {}
+    for label, (name, trains) in methods.items():
+        base = label.partition("[")[0]
+        rest = [colour for colour in _COLOURS if colour not in {*colours.values(), *(k[0] for k in _METHODS.values())}]
+        colour, shape, dash = _METHODS.get(
+            base, ((rest or _COLOURS)[0], _SHAPES[len(found) % 8], _DASHES[len(found) % 8])
+        )
+        colours.setdefault(base, colour)
+        taken = {(style.shape, style.hollow) for style in found.values()}
+        if (shape, trains) in taken:
+            shape = next((one for one in _SHAPES if (one, trains) not in taken), shape)
+        dashes = {style.dash for style in found.values()}
+        if dash in dashes:
+            dash = next((one for one in _DASHES if one not in dashes), dash)
+        found[label] = Style(name, colours[base], dash, shape, hollow=trains)
     return found
+
+
+_METHODS: dict[str, tuple[str, str, tuple[int, ...]]] = {
+    "rtn": (_VERMILION, "circle", _PLAIN),
+    "gptq": (_BLUE, "square", _DASHED),
+    "adaround": (_PURPLE, "triangle-up", _DOTTED),
+    "brecq": (_ORANGE, "triangle-down", _DASH_DOT),
+    "block_ap": (_BLACK, "triangle-right", _SHORT),
+    "ste_qat": (_GREEN, "diamond", _LONG),
+    "lsq": (_SKY, "square", (1, 3)),
+}
+"""Colour, shape and dash of methods where all of them are drawn together."""
+
+DARK: Mapping[str, str] = {
+    GROUND: "#14181c",
+    INK: "#e8e8e8",
+    SOFT: "#a6a6a6",
+    FAINT: "#32383e",
+    FRAME: "#555c63",
+    SHADE: "#8d8d8d",
+    _BLACK: "#f2f2f2",
+    _ORANGE: "#E69F00",
+    _SKY: "#8CCBF2",
+    _GREEN: "#2BB58A",
+    _BLUE: "#4FA3DC",
+    _VERMILION: "#E8762C",
+    _PURPLE: "#D98CB6",
+    _GREY: "#9a9a9a",
+}
+"""Every colour of a specification, and what stands for it on dark ground."""
 
 
 def config() -> dict[str, Any]:
     """Return the part of a Vega-Lite specification that all figures share."""
     return {
         "font": FONT,
-        "background": "white",
+        "background": GROUND,
         "padding": 14,
         "title": {
             "anchor": "start",
@@ -129,6 +206,7 @@ def config() -> dict[str, Any]:
             "rowPadding": 4,
             "offset": 14,
         },
-        "view": {"stroke": "#bbbbbb"},
+        "aria": False,
+        "view": {"stroke": FRAME},
         "concat": {"spacing": 26},
     }

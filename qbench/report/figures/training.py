@@ -9,7 +9,8 @@ from qbench.claims.pairs import Budget, budget
 from qbench.claims.subject import Subject
 from qbench.claims.trajectories import Trajectory, has_trajectory, trajectory
 from qbench.report.figures.axes import change_axis
-from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel, Sheet, pages
+from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel
+from qbench.report.figures.paging import Sheet, pages
 from qbench.report.figures.places import cells, mean, outside, present, rounding, where
 
 

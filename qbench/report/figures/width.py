@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from qbench.claims.curves import rank_correlation
 from qbench.claims.ladders import exits
 from qbench.claims.subject import Subject
-from qbench.report.figures.figure import Axis, Curve, Figure, Guide, Panel, Sheet, brief, pages
+from qbench.report.figures.figure import Axis, Curve, Figure, Guide, Panel
+from qbench.report.figures.paging import Sheet, brief, pages
 from qbench.report.figures.places import counted, present, probe
 
 Checkpoint = tuple[Subject, int, float, float]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from qbench import atomic
 from qbench.claims.subject import Subject, subjects
+from qbench.report.figures.board import write_all
 from qbench.report.figures.compatibility import compatibility
 from qbench.report.figures.distance import distance
-from qbench.report.figures.drawing import Format, image, specification
+from qbench.report.figures.drawing import Format
 from qbench.report.figures.figure import Figure
 from qbench.report.figures.first_entry import entries_by_bound, entries_by_rate
 from qbench.report.figures.gap import gap
@@ -75,11 +75,4 @@ def write_figures(records: Iterable[Record], folder: Path, formats: Sequence[For
     QBenchError
         The drawing libraries are missing: ``pip install qbench[report]``.
     """
-    written = []
-    for figure in figures_of(records):
-        spec = specification(figure)
-        for form in formats:
-            path = folder / f"{figure.name}.{form}"
-            atomic.write_bytes(path, image(spec, form))
-            written.append(path)
-    return written
+    return write_all(figures_of(records), folder, formats)

@@ -8,11 +8,13 @@ import pytest
 
 from qbench.claims.subject import Subject
 from qbench.report.figures import theme
-from qbench.report.figures.figure import MOST_PANELS, Axis, Curve, Panel, Sheet, brief, pages
+from qbench.report.figures.figure import Axis, Curve, Panel
+from qbench.report.figures.paging import MOST_PANELS, Sheet, brief, pages
 from qbench.store.record import Record
 
 LINEAR, LOG = Axis("x"), Axis("y", "log")
-OKABE_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#777777"}
+# With orange and sky as dark as a contrast of 3 with white takes.
+OKABE_ITO = {"#000000", "#BD8200", "#2F93D1", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#777777"}
 
 
 def panel(*curves: Curve, x: Axis = LINEAR, y: Axis = LINEAR) -> Panel:

@@ -16,6 +16,7 @@ import pytest
 from qbench.claims.catalogue import judge
 from qbench.errors import QBenchError
 from qbench.report.figures.drawing import image, specification
+from qbench.report.figures.encoding import rounded
 from qbench.report.figures.figure import Figure
 from qbench.report.figures.theme import styles
 from qbench.report.figures.write import figures_of, write_figures
@@ -166,11 +167,14 @@ def test_what_is_drawn_of_ladders_and_segments_are_their_traces(
         for label, name in (("rtn (nearest)", "rtn"), ("uniform noise of one step", "noise")):
             drawn = {(row["x"], row["y"]) for row in rows(spec, series=label, seed=seed)}
             held = zip(traces["step"], traces[f"{name}/excess"], strict=True)
-            assert drawn == {(step, excess) for step, excess in held if excess > 0}  # the axis is logarithmic
+            assert drawn == {
+                (rounded(step), rounded(excess)) for step, excess in held if excess > 0
+            }  # the axis is logarithmic
     spec = specs["C06_segments"]
     traces = found(records, "segments", 1, 2).traces
     drawn = {(row["x"], row["y"]) for row in rows(spec, series="full precision to rtn", seed=1)}
-    assert set(zip(traces["t"], traces["fp->rtn"], strict=True)) <= drawn
+    held = zip(traces["t"], traces["fp->rtn"], strict=True)
+    assert {(rounded(t), rounded(excess)) for t, excess in held} <= drawn
 
 
 def test_what_is_drawn_of_gradients_is_measured_and_so_is_its_null(
@@ -182,7 +186,7 @@ def test_what_is_drawn_of_gradients_is_measured_and_so_is_its_null(
             metrics = found(records, "inward", seed, bits).metrics
             for label, name in (("deployed weights Q(w)", "deployed"), ("latent weights w", "latent")):
                 drawn = rows(spec, series=label, seed=seed, x=bits)
-                assert {row["y"] for row in drawn} == {metrics[f"cosine/{name}"]}
+                assert {row["y"] for row in drawn} == {rounded(metrics[f"cosine/{name}"])}
     (band,) = [data for data in spec["datasets"].values() if "end" in data[0]]
     assert [(row["y"], row["end"]) for row in band] == [(pytest.approx(-0.0027), pytest.approx(0.0027))] * 4
 
@@ -220,7 +224,7 @@ def test_gap_closure_is_that_of_the_losses(network_records: list[Record], specs:
             assert record.loss is not None
             closed = (rtn - record.loss) / (rtn - full)
             drawn = rows(spec, series="noise_grad (at w + noise)", seed=seed, x=options["learning_rate"])
-            assert any(row["y"] == pytest.approx(closed, abs=1e-9) for row in drawn)
+            assert any(row["y"] == pytest.approx(closed, rel=1e-4) for row in drawn)
 
 
 def test_the_latest_first_entry_by_its_bound_is_the_one_the_claim_tells(

@@ -1,0 +1,176 @@
+"""What figures of a leaderboard have in common: models, the methods that are drawn, and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from qbench.report.entries import Entry, find_rounding
+from qbench.report.figures.estimates import Estimate
+from qbench.report.figures.figure import Bars, Figure, Panel
+from qbench.report.figures.naming import file_names, plainest, short
+from qbench.report.figures.paging import MOST_PANELS
+from qbench.report.figures.theme import Style, looks_of_methods
+from qbench.report.leaderboard import Group, Leaderboard
+
+MOST_METHODS = 8  # in one frame
+_ABLATIONS = frozenset({"latent_grad", "noise_grad", "random_grad", "ft_then_ptq"})
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """All groups of one model.
+
+    Attributes
+    ----------
+    model : str
+        Its label.
+    name, file : str
+        The label in short, and as a part of a file's name.
+    groups : tuple of Group
+        One a quantizer; those come first on whose grids the best method loses least at the fewest bits.
+    """
+
+    model: str
+    name: str
+    file: str
+    groups: tuple[Group, ...]
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """Return the labels of the methods that are drawn, in the order of the suite: the plain ones, no ablations."""
+        return plainest(self._all, MOST_METHODS)
+
+    @cached_property
+    def _all(self) -> list[str]:
+        return [
+            label
+            for label in dict.fromkeys(label for group in self.groups for label in group.rows)
+            if label.partition("[")[0] not in _ABLATIONS
+        ]
+
+    @cached_property
+    def looks(self) -> dict[str, Style]:
+        """Return how methods look; hollow: those that train the model."""
+        names = short(self._all)
+        trained = {
+            label
+            for group in self.groups
+            for label, row in group.rows.items()
+            if any(entry.trained for entry in row.values())
+        }
+        return looks_of_methods({label: (names[label], label in trained) for label in self._all})
+
+    @cached_property
+    def quantizers(self) -> dict[str, str]:
+        """Return the quantizers' labels in short."""
+        return short(str(group.quantizer) for group in self.groups)
+
+    @property
+    def undrawn(self) -> str:
+        """Return how many methods are not drawn, in words; empty where all are."""
+        every = {label for group in self.groups for label in group.rows}
+        count = len(every) - len(self.methods)
+        return f"{count} more {'rows are' if count > 1 else 'row is'} in the table." if count else ""
+
+
+def shelves(board: Leaderboard) -> list[Shelf]:
+    """Return the models of a leaderboard that have quantized rows; landscapes are not among them."""
+    held: dict[str, list[Group]] = {}
+    for group in board.of_networks.groups:
+        if group.bits:
+            held.setdefault(group.model, []).append(group)
+    names, files = short(held), file_names(held)
+    return [
+        Shelf(model, names[model], files[model], tuple(sorted(groups, key=_best))) for model, groups in held.items()
+    ]
+
+
+def _best(group: Group) -> tuple[bool, float, str]:
+    lowest = [row[group.bits[-1]] for row in group.rows.values() if group.bits[-1] in row]
+    found = [entry.excess.mean for entry in lowest if entry.excess is not None]
+    return (not found, min(found, default=0.0), group.title)
+
+
+def rounding_of(group: Group) -> dict[int, Entry]:
+    """Return the row of round-to-nearest; empty where there is none."""
+    name = find_rounding(group.rows)
+    return {} if name is None else group.rows[name]
+
+
+def low_bits(group: Group) -> list[int]:
+    """Return the bits at which rounding is not inside the basin, falling; where it is not known, all."""
+    rounded = rounding_of(group)
+    return [
+        width
+        for width in group.bits
+        if width not in rounded or (regime := rounded[width].regime) is None or regime.mean != "inside"
+    ]
+
+
+def unfinished(entries: Iterable[Entry]) -> str:
+    """Return how many entries lack a seed or a comparison, in words; empty where none does.
+
+    What a suite skips is not asked for.
+    """
+    lacking = sum(entry.excess is None and set(entry.statuses) != {"skipped"} for entry in entries)
+    if not lacking:
+        return ""
+    return f"Not drawn: {lacking} {'entries that lack' if lacking > 1 else 'entry that lacks'} a seed or a comparison."
+
+
+def intervals(found: Iterable[Estimate], covers: Iterable[str]) -> str:
+    """Return what whiskers are, in words; empty where there are none."""
+    over = sorted(set(covers) - {"nothing"})
+    return f"Whiskers: 95 % intervals over {'; '.join(over)}." if over and any(one.bounded for one in found) else ""
+
+
+def told_of(entry: Entry) -> tuple[tuple[str, str], ...]:
+    """Return what a tooltip says of an entry beside its place."""
+    told = []
+    if entry.excess is not None and len(entry.excess.per_seed) > 1:
+        told.append(("each seed", ", ".join(f"{value:.3g}" for value in entry.excess.per_seed)))
+    if entry.regime is not None:
+        told.append(("regime", entry.regime.text))
+    if entry.effective_bits is not None:
+        told.append(("bits with scales", f"{entry.effective_bits:.2f}"))
+    return tuple(told)
+
+
+def spread_pages(
+    name: str,
+    title: str,
+    of: str,
+    notes: Sequence[str],
+    panels: Sequence[Panel | Bars],
+    looks: dict[str, Style],
+    most: int = MOST_PANELS,
+) -> list[Figure]:
+    """Return a figure, or several where there are too many frames for one.
+
+    Parameters
+    ----------
+    name, title, of, notes
+        See `Figure`; the second figure is called ``name_2``.
+    panels : sequence of Panel or Bars
+        In the order they are drawn; empty ones are left out.
+    looks
+        See `Figure`.
+    most : int
+        Frames a figure.
+    """
+    kept = [panel for panel in panels if not panel.empty]
+    pages = [kept[start : start + most] for start in range(0, len(kept), most)]
+    return [
+        Figure(
+            name if number == 1 else f"{name}_{number}",
+            title if len(pages) == 1 else f"{title} ({number} of {len(pages)})",
+            of,
+            tuple(note for note in notes if note),
+            tuple(page),
+            min(2, len(page)),
+            looks,
+        )
+        for number, page in enumerate(pages, start=1)
+    ]

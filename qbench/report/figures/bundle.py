@@ -1,0 +1,34 @@
+"""The JavaScript that draws specifications in a browser, as one script without any network."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from qbench.errors import QBenchError
+
+# Expressions are interpreted, so that a page may forbid scripts to make code of text.
+_SNIPPET = "window.vegaEmbed = (where, spec, options) => vegaEmbed(where, spec, {ast: true, ...options});"
+
+
+@cache
+def javascript() -> str:
+    """Return a script that defines ``vegaEmbed(where, spec, options)``, with Vega and Vega-Lite in it.
+
+    The same as Vega-Embed's function, but for its option ``ast``, which is on: expressions of a specification are
+    interpreted, and pages can do without ``unsafe-eval``. It fetches nothing, and holds no ``</script``.
+
+    Raises
+    ------
+    QBenchError
+        The library is missing, or is one of another bundle.
+    """
+    try:
+        import altair
+        import vl_convert
+    except ImportError as missing:
+        raise QBenchError("charts of a page need altair and vl-convert-python: pip install qbench[report]") from missing
+    version = "v" + ".".join(altair.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    made = str(vl_convert.javascript_bundle(_SNIPPET, vl_version=version))
+    if "</script" in made.lower():
+        raise QBenchError("vl-convert-python's bundle cannot stand inside a page: it ends its own script element")
+    return made
