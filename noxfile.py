@@ -90,14 +90,11 @@ def perf(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def tables(session: nox.Session) -> None:
-    """Write results/tables again from the records, all of it; posargs go to `qbench report`."""
-    if session.posargs:
-        qbench(session, "report", *session.posargs)
-        return
-    for table in sorted((ROOT / "results" / "tables").glob("*.md")):
-        if table.stem != "claims":
-            qbench(session, "report", "--suite", table.stem, "--write")
-    qbench(session, "claims", "theory_llm", "theory_vision", "river_valley", "--write", "--figures", "results/figures")
+    """Write results/tables and results/figures again from results/records; nothing is run."""
+    records = sorted(path.relative_to(ROOT) for path in (ROOT / "results" / "records").glob("*.jsonl.xz"))
+    qbench(session, "report", *map(str, records), "--write", "--figures", "results/figures")
+    judged = [f"results/records/{suite}.jsonl.xz" for suite in ("theory_llm", "theory_vision", "river_valley")]
+    qbench(session, "claims", *judged, "--write", "--figures", "results/figures")
 
 
 @nox.session(default=False)
