@@ -1,4 +1,4 @@
-"""What is in results/ is what its command makes: tables and figures of the published records, which suites still have."""
+"""What is in results/ is what its command makes, of published records of the cells that suites still have."""
 
 from __future__ import annotations
 
