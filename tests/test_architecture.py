@@ -49,10 +49,11 @@ ROOMS = {
     "conformance": GROUND | {"spec", "registry", "suite", "quant", "quantizers", "methods", "tasks"},
     "testing": {"errors", "quantizers", "methods", "conformance"},
     # Where both meet.
+    "reference": GROUND | {"spec", "registry", "suite", "tasks"},
     "doctor": KNOWN | {"runner", "tasks"},
-    "cli": KNOWN | {"doctor", "plugin", "report", "claims", "runner", "tasks", "conformance"},
+    "cli": KNOWN | {"doctor", "plugin", "report", "claims", "runner", "tasks", "conformance", "reference"},
 }
-TORCH_FREE_ROOMS = GROUND | {"spec", "registry", "suite", "store", "claims", "report", "plugin", "cli"}
+TORCH_FREE_ROOMS = GROUND | {"spec", "registry", "suite", "store", "claims", "report", "plugin", "reference", "cli"}
 HEAVY = {"torch", "torchvision", "transformers", "datasets", "lm_eval", "safetensors.torch"}
 
 MOST_LINES = 350

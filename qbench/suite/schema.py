@@ -86,8 +86,12 @@ class Block(_Part):
 
     Attributes
     ----------
-    models, quantizers, methods : tuple of Spec
-        Entries with all options resolved.
+    models : tuple of Spec
+        What is quantized, with its data.
+    quantizers : tuple of Spec
+        The grids that are laid over the weights.
+    methods : tuple of Spec
+        What picks the quantized weights on these grids.
     bits : tuple of int
         Bits a weight code, 1 to 8.
     seeds : tuple of int
@@ -170,13 +174,13 @@ class Suite(_Part):
     about : str
         One line for lists of suites.
     plugins : tuple of str
-        Files, package folders and installed packages whose names the suite uses; see `qbench.suite.plugins`.
+        Files and package folders beside the suite, and installed packages, whose names it uses.
     presets : dict of str to dict
         Options written once, by the name that entries give as ``preset``.
     matrix : tuple of Block
-        A file may give a single block.
+        What is combined with what; a file may give a single block.
     exclude : tuple of Exclusion
-        What is left out.
+        Cells that are left out, and why.
     metrics : tuple of str
         What is measured: ``loss``; of language models ``bits_per_byte`` and ``next_sentence``; of image classifiers
         ``accuracy``. A cell measures those that its model can. All that the suite's models can when left out.

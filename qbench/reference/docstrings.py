@@ -1,0 +1,54 @@
+"""What the docstring of a class says about the class and its fields."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from pydantic import BaseModel
+
+_HEADING = re.compile(r"^(\S[^\n]*)\n-{3,}\n", re.MULTILINE)
+
+
+def about(kind: type[Any]) -> str:
+    """Return the first paragraph of a class's own docstring as a line of Markdown; empty where it has none."""
+    return _in_a_line(inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0])
+
+
+def sections(kind: type[Any]) -> dict[str, str]:
+    """Return the sections of a class's own NumPy docstring by their titles, as they stand there."""
+    parts = _HEADING.split(inspect.cleandoc(kind.__doc__ or ""))[1:]
+    return {title: text.strip("\n") for title, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def about_fields(kind: type[BaseModel]) -> dict[str, str]:
+    """Return what is said of a model's fields in its own Attributes section and in those of its bases.
+
+    Parameters
+    ----------
+    kind : type of BaseModel
+        The nearest class that explains a field is heard.
+
+    Returns
+    -------
+    dict of str to str
+        A line of Markdown for each field that is explained.
+    """
+    said: dict[str, str] = {}
+    for owner in reversed(kind.__mro__):
+        said |= _attributes(sections(owner).get("Attributes", ""))
+    return {name: said[name] for name in kind.model_fields if name in said}
+
+
+def _attributes(section: str) -> dict[str, str]:
+    parts = re.split(r"^(\w[^\n:]*?)(?: : [^\n]*)?$", section, flags=re.MULTILINE)[1:]
+    return {
+        name.strip(): _in_a_line(inspect.cleandoc(text))
+        for names, text in zip(parts[::2], parts[1::2], strict=True)
+        for name in names.split(",")
+    }
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join(text.replace("``", "`").split())
