@@ -1,0 +1,192 @@
+"""The answer: which method at which bitwidth, at what cost, and whether QAT is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from qbench.report import numbers
+from qbench.report.entries import Entry
+from qbench.report.layout import incomplete
+from qbench.report.leaderboard import Group
+
+INSIDE = "inside"
+_RANK = {INSIDE: 0, "grey": 1, "failed": 2}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to use at one bitwidth.
+
+    Attributes
+    ----------
+    bits : int
+        The bitwidth.
+    entry : Entry or None
+        The cheapest method that is inside on all seeds, PTQ before QAT; where none is, the one with the least excess.
+        None where nothing is complete.
+    regime : str
+        Of that entry; empty where it is not known.
+    qat : str
+        Whether QAT is needed: ``no``, ``yes``, ``helps`` (inside nowhere, but nearer than PTQ), ``no help``, ``not
+        enough data``, ``not run``.
+    missing : int
+        Methods at this bitwidth that lack a seed.
+    """
+
+    bits: int
+    entry: Entry | None
+    regime: str
+    qat: str
+    missing: int
+
+    @property
+    def trained(self) -> bool:
+        """Whether the choice is QAT."""
+        return self.entry is not None and self.entry.trained
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one model and quantizer.
+
+    Attributes
+    ----------
+    group : Group
+        Which.
+    choices : dict of int to Choice
+        By bitwidth, falling; those that the suite leaves out are not there.
+    sentence : str
+        The same in words.
+    """
+
+    group: Group
+    choices: dict[int, Choice]
+    sentence: str
+
+
+def answer(group: Group) -> Answer | None:
+    """Return what is said of a group; None where nothing of it is quantized or where it is left out as a whole."""
+    choices = {}
+    for width in group.bits:
+        asked = [row[width] for row in group.rows.values() if width in row and set(row[width].statuses) != {"skipped"}]
+        asked = [entry for entry in asked if entry.is_qat or not entry.trained]
+        if asked:
+            choices[width] = _choose(width, asked)
+    return Answer(group, choices, _sentence(choices)) if choices else None
+
+
+def word(entry: Entry | None) -> str:
+    """Return the regime of an entry in one word, or what stands in its place."""
+    if entry is None:
+        return ""
+    if entry.regime is None:
+        return numbers.ABSENT if entry.complete else incomplete(entry)
+    return entry.regime.text
+
+
+def tone(entry: Entry | None) -> str:
+    """Return the class that colours an entry: its regime, or ``bad`` where a seed is missing or failed."""
+    if entry is None or entry.regime is not None:
+        return "" if entry is None or entry.regime is None else entry.regime.text.partition(" ")[0]
+    return "" if entry.complete else "muted" if set(entry.statuses) == {"skipped"} else "bad"
+
+
+def told(entry: Entry) -> str:
+    """Return what an entry measures and costs in a few words: ``D +.021, 12 s``."""
+    kept = "" if entry.accuracy is None else f"{numbers.percent(entry.accuracy)} %, "
+    excess = "" if entry.excess is None else f"D {numbers.signed(entry.excess.mean)}, "
+    return f"{kept}{excess}{numbers.seconds(entry.method_seconds)} s"
+
+
+def _choose(width: int, asked: Sequence[Entry]) -> Choice:
+    known = [entry for entry in asked if entry.regime is not None and entry.excess is not None]
+    missing = sum(not entry.complete for entry in asked)
+    ptq, qat = [one for one in known if not one.trained], [one for one in known if one.trained]
+    chosen = _cheapest(ptq) or _cheapest(qat) or _nearest(known)
+    if chosen is None:  # no regime, but perhaps a loss: full precision is no better than chance, say
+        return Choice(width, None, "", "not enough data", missing)
+    need = _need(ptq, qat, [entry for entry in asked if not entry.complete])
+    return Choice(width, chosen, word(chosen), need, missing)
+
+
+def _need(ptq: Sequence[Entry], qat: Sequence[Entry], incomplete: Sequence[Entry]) -> str:
+    if any(map(_inside, ptq)):
+        return "no"
+    if any(not entry.is_qat for entry in incomplete) or not ptq:
+        return "not enough data"  # what is not there could be inside
+    if any(map(_inside, qat)):
+        return "yes"
+    if any(entry.is_qat for entry in incomplete):
+        return "not enough data"
+    if not qat:
+        return "not run"
+    best_ptq, best_qat = _nearest(ptq), _nearest(qat)
+    assert best_ptq is not None and best_qat is not None
+    return "helps" if _excess(best_qat) < _excess(best_ptq) else "no help"
+
+
+def _inside(entry: Entry) -> bool:
+    return entry.regime is not None and entry.regime.agreed == INSIDE and not entry.fallbacks
+
+
+def _cheapest(entries: Iterable[Entry]) -> Entry | None:
+    return min(
+        (entry for entry in entries if _inside(entry)),
+        key=lambda entry: (entry.method_seconds or 0.0, entry.method),
+        default=None,
+    )
+
+
+def _nearest(entries: Iterable[Entry]) -> Entry | None:
+    return min(entries, key=lambda entry: (_excess(entry), entry.method), default=None)
+
+
+def _excess(entry: Entry) -> float:
+    assert entry.excess is not None
+    return entry.excess.mean
+
+
+def _sentence(choices: dict[int, Choice]) -> str:
+    widths = list(choices)
+    enough = []
+    for width in widths:
+        if choices[width].qat != "no":
+            break
+        enough.append(width)
+    parts = []
+    if enough:
+        last = choices[enough[-1]]
+        reach = "at" if len(widths) == 1 else "down to"
+        parts.append(f"PTQ is enough {reach} {numbers.bits(enough[-1])} ({_told(last)})")
+    elif choices[widths[0]].qat != "not enough data":
+        parts.append(f"PTQ is not enough even at {numbers.bits(widths[0])}")
+    parts += [_below(choices[width]) for width in widths if width not in enough]
+    return "; ".join(parts) + "."
+
+
+def _below(choice: Choice) -> str:
+    where = f"at {numbers.bits(choice.bits)}"
+    gaps = "" if not choice.missing else f" ({choice.missing} methods incomplete)"
+    if choice.entry is None:
+        return f"{where} nothing can be said yet{gaps}"
+    best = _told(choice)
+    if choice.qat == "yes":
+        return f"{where} QAT is needed: {best}{gaps}"
+    if choice.qat == "no":
+        return f"{where} PTQ is enough: {best}{gaps}"
+    said = {
+        "helps": "nothing is inside; QAT comes nearest",
+        "no help": "nothing is inside, QAT no nearer than PTQ; nearest is",
+        "not run": "no PTQ is inside, and no QAT was run; nearest is",
+        "not enough data": "it is not known yet whether PTQ is enough; nearest so far is",
+    }[choice.qat]
+    return f"{where} {said} {best}{gaps}" if said.endswith("is") else f"{where} {said}, {best}{gaps}"
+
+
+def _told(choice: Choice) -> str:
+    entry = choice.entry
+    assert entry is not None
+    flaw = ", a layer fell back" if entry.fallbacks else ""
+    regime = "" if choice.regime == INSIDE else f", {choice.regime}"
+    return f"{entry.method}: {told(entry)}{regime}{flaw}"
