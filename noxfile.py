@@ -72,6 +72,15 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def browser(session: nox.Session) -> None:
+    """Open the HTML page in a headless Chromium; posargs go to pytest.
+
+    The browser is the machine's: QBENCH_CHROMIUM says where, otherwise it is looked for. None is downloaded.
+    """
+    session.run(program(session, "python"), "-m", "pytest", "tests/browser", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", default=False)
 def perf(session: nox.Session) -> None:
     """Time the inner loops and print ratios; posargs go to pytest, and --write renews the table in docs/methods.md.
 

@@ -28,7 +28,7 @@ class Choice:
     regime : str
         Of that entry; empty where it is not known.
     qat : str
-        Whether QAT is needed: ``no``, ``yes``, ``helps`` (inside nowhere, but nearer than PTQ), ``no help``, ``not
+        Whether QAT is needed: ``no``, ``yes``, ``helps`` (inside nowhere, but nearer than PTQ), ``no gain``, ``not
         enough data``, ``not run``.
     missing : int
         Methods at this bitwidth that lack a seed.
@@ -92,11 +92,17 @@ def tone(entry: Entry | None) -> str:
     return "" if entry.complete else "muted" if set(entry.statuses) == {"skipped"} else "bad"
 
 
+def cost(entry: Entry) -> str:
+    """Return the seconds of a method: ``12 s``, ``< .1 s``."""
+    seconds = entry.method_seconds
+    return "< .1 s" if seconds is not None and seconds < 0.05 else f"{numbers.seconds(seconds)} s"
+
+
 def told(entry: Entry) -> str:
     """Return what an entry measures and costs in a few words: ``D +.021, 12 s``."""
     kept = "" if entry.accuracy is None else f"{numbers.percent(entry.accuracy)} %, "
     excess = "" if entry.excess is None else f"D {numbers.signed(entry.excess.mean)}, "
-    return f"{kept}{excess}{numbers.seconds(entry.method_seconds)} s"
+    return f"{kept}{excess}{cost(entry)}"
 
 
 def _choose(width: int, asked: Sequence[Entry]) -> Choice:
@@ -123,7 +129,7 @@ def _need(ptq: Sequence[Entry], qat: Sequence[Entry], incomplete: Sequence[Entry
         return "not run"
     best_ptq, best_qat = _nearest(ptq), _nearest(qat)
     assert best_ptq is not None and best_qat is not None
-    return "helps" if _excess(best_qat) < _excess(best_ptq) else "no help"
+    return "helps" if _excess(best_qat) < _excess(best_ptq) else "no gain"
 
 
 def _inside(entry: Entry) -> bool:
@@ -158,11 +164,11 @@ def _sentence(choices: dict[int, Choice]) -> str:
     if enough:
         last = choices[enough[-1]]
         reach = "at" if len(widths) == 1 else "down to"
-        parts.append(f"PTQ is enough {reach} {numbers.bits(enough[-1])} ({_told(last)})")
+        parts.append(f"PTQ is enough {reach} {numbers.bits(enough[-1])}: {_told(last)}")
     elif choices[widths[0]].qat != "not enough data":
         parts.append(f"PTQ is not enough even at {numbers.bits(widths[0])}")
     parts += [_below(choices[width]) for width in widths if width not in enough]
-    return "; ".join(parts) + "."
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
 
 
 def _below(choice: Choice) -> str:
@@ -176,12 +182,12 @@ def _below(choice: Choice) -> str:
     if choice.qat == "no":
         return f"{where} PTQ is enough: {best}{gaps}"
     said = {
-        "helps": "nothing is inside; QAT comes nearest",
-        "no help": "nothing is inside, QAT no nearer than PTQ; nearest is",
+        "helps": "nothing is inside, and QAT comes nearest, by",
+        "no gain": "nothing is inside, and QAT is no nearer than PTQ; nearest is",
         "not run": "no PTQ is inside, and no QAT was run; nearest is",
         "not enough data": "it is not known yet whether PTQ is enough; nearest so far is",
     }[choice.qat]
-    return f"{where} {said} {best}{gaps}" if said.endswith("is") else f"{where} {said}, {best}{gaps}"
+    return f"{where} {said} {best}{gaps}"
 
 
 def _told(choice: Choice) -> str:
@@ -189,4 +195,4 @@ def _told(choice: Choice) -> str:
     assert entry is not None
     flaw = ", a layer fell back" if entry.fallbacks else ""
     regime = "" if choice.regime == INSIDE else f", {choice.regime}"
-    return f"{entry.method}: {told(entry)}{regime}{flaw}"
+    return f"{entry.method} ({told(entry)}{regime}{flaw})"

@@ -36,7 +36,7 @@ def tables() -> tuple[str, str]:
 def policy(script: str) -> str:
     """Return the content security policy: nothing is fetched, and no script runs but the page's own.
 
-    The libraries are unpacked into blobs. Nothing is made code from text: Vega evaluates expressions by its interpreter.
+    The libraries are unpacked into blobs. No text is made code (``unsafe-eval``): Vega has its expressions interpreted.
     """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return "; ".join(

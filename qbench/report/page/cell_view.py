@@ -56,25 +56,29 @@ def render_cell(
     full = all_places.get(full_label(place.axes))
     also = only.others(place, all_places.values())
     row = row_of(place.run, place.label)
-    return environment().get_template("cell.html.j2").render(
-        place=place,
-        record=record,
-        seeds=seeds,
-        full=full if full is not None and full.label != place.label else None,
-        command=only.command(place),
-        also=[one.label for one in also],
-        metrics=[] if record is None else [(name, exact(value)) for name, value in record.metrics.items()],
-        documents=[] if record is None else documents(record, None if full is None else full.record),
-        settings=[] if record is None else settings(record),
-        hashes=[] if record is None else hashes(record),
-        sources=[] if record is None else sources(record),
-        environment=[] if record is None else [(name, plain(value)) for name, value in record.environment.items()],
-        facts=[] if record is None else [(name, plain(value)) for name, value in record.facts.items()],
-        details=sorted({name for layer in record.layers for name in layer.details}) if record else [],
-        compared=[] if row is None else list(zip(HEADERS, row, strict=True)),
-        charts=charts,
-        exact=exact,
-        short=short,
+    return (
+        environment()
+        .get_template("cell.html.j2")
+        .render(
+            place=place,
+            record=record,
+            seeds=seeds,
+            full=full if full is not None and full.label != place.label else None,
+            command=only.command(place),
+            also=[one.label for one in also],
+            metrics=[] if record is None else [(name, exact(value)) for name, value in record.metrics.items()],
+            documents=[] if record is None else documents(record, None if full is None else full.record),
+            settings=[] if record is None else settings(record),
+            hashes=[] if record is None else hashes(record),
+            sources=[] if record is None else sources(record),
+            environment=[] if record is None else [(name, plain(value)) for name, value in record.environment.items()],
+            facts=[] if record is None else [(name, plain(value)) for name, value in record.facts.items()],
+            details=sorted({name for layer in record.layers for name in layer.details}) if record else [],
+            compared=[] if row is None else list(zip(HEADERS, row, strict=True)),
+            charts=charts,
+            exact=exact,
+            short=short,
+        )
     )
 
 
@@ -123,7 +127,10 @@ def sources(record: Record) -> list[tuple[str, str]]:
     for part in (*_SPECS, "runner"):
         held = record.key.get(part)
         if isinstance(held, dict):
-            found |= {str(name): plain(value) for name, value in (held if part == "runner" else held.get("sources", {})).items()}
+            found |= {
+                str(name): plain(value)
+                for name, value in (held if part == "runner" else held.get("sources", {})).items()
+            }
     return sorted(found.items())
 
 

@@ -75,4 +75,3 @@ def specs(charts: Iterable[Chart]) -> dict[str, dict[str, Any]]:
 def of_claim(charts: Sequence[Chart], claim: str) -> list[Chart]:
     """Return the charts of a claim."""
     return [chart for chart in charts if chart.claim == claim]
-

@@ -10,7 +10,7 @@ from qbench.report import numbers
 from qbench.report.entries import Entry
 from qbench.report.layout import incomplete
 from qbench.report.leaderboard import Group, Leaderboard
-from qbench.report.page.place import Place, Row, by_row
+from qbench.report.page.place import Place, Row, by_row, places_of
 from qbench.report.run import Run
 from qbench.suite.cell import FP
 
@@ -105,15 +105,15 @@ COLUMNS = (
     Column("quantizer", "Quantizer", "Which grid the weights are rounded to.", listed=True),
     Column("bits", "Bits", "Bits a weight code.", numeric=True, listed=True),
     Column("method", "Method", "What chooses the points of the grid.", listed=True),
-    Column("kind", "Kind", "PTQ, QAT, an ablation of QAT, full precision, or a control.", listed=True),
+    Column("kind", "Kind", "PTQ, QAT, an ablation of QAT, full precision (fp), or a control.", listed=True),
     Column("regime", "Regime", "Inside the low-loss basin, grey, or failed.", listed=True),
     Column("excess", "Excess D", "Loss above full precision, nats, with its 95 % interval.", numeric=True),
-    Column("accuracy", "Accuracy %", "Of the evaluation images, and points above full precision.", numeric=True),
+    Column("accuracy", "Acc %", "Of the evaluation images, and points above full precision.", numeric=True),
     Column("recovered", "G", "Share of rtn's excess that the method does away with.", numeric=True),
-    Column("loss", "Loss", "Nats a token or an image, mean over seeds.", numeric=True),
+    Column("seconds", "Sec.", "Seconds that the method took, mean over seeds.", numeric=True),
     Column("effective", "Eff. bits", "What a weight takes, scales and zero points included.", numeric=True),
-    Column("seconds", "Seconds", "What the method took, mean over seeds.", numeric=True),
     Column("memory", "MiB", "Highest memory of the process.", numeric=True),
+    Column("loss", "Loss", "Nats a token or an image, mean over seeds.", numeric=True),
     Column("status", "Status", "What became of its cells.", listed=True),
 )
 
@@ -135,9 +135,9 @@ def entry_table(runs: Sequence[Run], *, landscapes: bool = False) -> EntryTable:
 
 
 def kind_of(entry: Entry) -> str:
-    """Return what sort of method an entry is of."""
+    """Return what sort of method an entry is of: ``fp``, ``control``, ``PTQ``, ``QAT`` or ``ablation``."""
     if entry.method == FP:
-        return "full precision"
+        return FP
     if entry.bits is None:
         return "control"
     return "QAT" if entry.is_qat else "ablation" if entry.trained else "PTQ"
@@ -147,7 +147,7 @@ def _lines(run: Run, landscapes: bool) -> Iterable[Line]:
     board = run.board
     kept = board.of_networks.groups
     groups = [group for group in board.groups if group not in kept] if landscapes else list(kept)
-    places = by_row(place for place in run_places(run) if not place.probe)
+    places = by_row(place for place in places_of(run) if not place.probe)
     seen: set[Row] = set()
     for group in groups:
         for entry in group.entries:
@@ -156,13 +156,6 @@ def _lines(run: Run, landscapes: bool) -> Iterable[Line]:
             if row not in seen:
                 seen.add(row)
                 yield _line(run, board, group, entry, places.get(row, []))
-
-
-def run_places(run: Run) -> list[Place]:
-    """Return the cells of a run."""
-    from qbench.report.page.place import places_of
-
-    return places_of(run)
 
 
 def _line(run: Run, board: Leaderboard, group: Group, entry: Entry, places: Sequence[Place]) -> Line:
@@ -175,7 +168,9 @@ def _line(run: Run, board: Leaderboard, group: Group, entry: Entry, places: Sequ
     values = {
         "suite": Value(run.name),
         "model": Value(group.model),
-        "quantizer": Value("" if entry.bits is None else str(group.quantizer), word=_NONE if entry.bits is None else ""),
+        "quantizer": Value(
+            "" if entry.bits is None else str(group.quantizer), word=_NONE if entry.bits is None else ""
+        ),
         "bits": Value("" if entry.bits is None else str(entry.bits), entry.bits, _NONE if entry.bits is None else ""),
         "method": Value(entry.method),
         "kind": Value(kind_of(entry)),
@@ -205,7 +200,6 @@ def _measured(entry: Entry) -> dict[str, Value]:
         "recovered": Value(
             numbers.ABSENT if entry.recovered is None else numbers.share(entry.recovered.mean),
             None if entry.recovered is None else entry.recovered.mean,
-            beside=numbers.spread(entry.recovered, numbers.share),
         ),
         "loss": Value(numbers.loss(entry.loss), entry.loss),
         "effective": Value(

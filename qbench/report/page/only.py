@@ -33,14 +33,14 @@ def others(place: Place, places: Iterable[Place]) -> list[Place]:
     places : iterable of Place
         All cells of its run.
     """
-    wanted = {axis: str(place.axes[axis]) for axis in _AXES if place.axes[axis] is not None}
+    wanted = [(axis, str(value)) for axis in _AXES if (value := place.axes[axis]) is not None]
     return [
         other
         for other in places
-        if other.label != place.label and all(value in _names(other, axis) for axis, value in wanted.items())
+        if other is not place and all(_answers(other.axes[axis], value) for axis, value in wanted)
     ]
 
 
-def _names(place: Place, axis: str) -> set[str]:
-    value = place.axes[axis]
-    return set() if value is None else {str(value), str(value).partition("[")[0]}
+def _answers(value: str | int | None, name: str) -> bool:
+    """Return whether a cell with this value on an axis answers to a name."""
+    return value is not None and (str(value) == name or str(value).partition("[")[0] == name)

@@ -9,10 +9,10 @@ from typing import Any
 from qbench.errors import QBenchError
 from qbench.report.claims import LEGEND as CLAIMS_LEGEND
 from qbench.report.comparison_cells import HEADERS as COMPARISON_HEADERS
-from qbench.report.layout import counts, footnotes, legend
 from qbench.report.figures.bundle import javascript
 from qbench.report.figures.theme import DARK
 from qbench.report.landscape_sheet import meanings
+from qbench.report.layout import counts, footnotes, legend
 from qbench.report.page import answer, assets
 from qbench.report.page.against import Compared, compared
 from qbench.report.page.cell_view import render_cell
@@ -139,7 +139,11 @@ def _part(run: Run, at: int) -> Part:
         versions=", ".join(known) or "not recorded",
         dates=" to ".join(dates) or "no date",
         answers=answers,
-        cautions=[line for line in board.summary if not any(line.startswith(f"{one}:") or line.startswith(f"{one} (fp") for one in titles)],
+        cautions=[
+            line
+            for line in board.summary
+            if not any(line.startswith(f"{one}:") or line.startswith(f"{one} (fp") for one in titles)
+        ],
         charts=charts,
         verdicts=verdicts(run, charts),
         compared=compared(run),
