@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from qbench.report.figures.figure import Axis
 
+_TICKS = 5
 _SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 
 def bits_axis(bits: Iterable[int]) -> Axis:
-    """Return an axis of bits, falling to the right, with a tick at each."""
+    """Return an axis of bits, falling to the right, with a tick at each; logarithmic, so that low bits have room."""
     widths = sorted(set(bits), reverse=True)
-    return Axis("bits a weight", ticks=tuple(map(float, widths)), falling=True)
+    return Axis("bits a weight", "log", ticks=tuple(map(float, widths)), falling=True)
 
 
 def excess_axis() -> Axis:
     """Return a logarithmic axis of excess loss."""
-    return Axis("excess loss D over full precision (nats)", "log")
+    return Axis("excess loss D over fp (nats)", "log")
+
+
+def round_numbers(low: float, high: float, constant: float) -> tuple[float, ...]:
+    """Return ticks for a ``symlog`` axis: of either sign, none within `constant` but 0, some seven in sight.
+
+    Parameters
+    ----------
+    low, high : float
+        What the axis has to show.
+    constant : float
+        Where it turns.
+    """
+    largest = max(abs(low), abs(high), constant)
+    for leading in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
+        sizes = [
+            one * 10.0**power
+            for power in range(math.floor(math.log10(constant)) - 1, math.floor(math.log10(largest)) + 1)
+            for one in leading
+            if one * 10.0**power >= 0.4 * constant
+        ]
+        ticks = sorted(
+            float(f"{tick:.6g}") for tick in (*(-size for size in sizes), 0.0, *sizes) if low <= tick <= high
+        )
+        if len(ticks) >= _TICKS:
+            break
+    return tuple(ticks)
 
 
 def change_axis(title: str, tau: float | None) -> Axis:

@@ -8,12 +8,18 @@ from qbench.claims.statistics import Interval
 from qbench.report import numbers
 from qbench.report.entries import Entry
 from qbench.report.figures.axes import bits_axis, change_axis
-from qbench.report.figures.board_parts import Shelf, intervals, rounding_of, spread_pages, told_of, unfinished
+from qbench.report.figures.board_parts import (
+    Shelf,
+    intervals,
+    rounding_of,
+    same_ends,
+    spread_pages,
+    told_of,
+    unfinished,
+)
 from qbench.report.figures.estimates import Estimate, Trend
 from qbench.report.figures.figure import Axis, Figure, Guide, Level, Panel
 from qbench.report.leaderboard import Group
-
-_POINTS = (-90.0, -50.0, -20.0, -10.0, -5.0, -2.0, -1.0, 0.0, 1.0, 2.0)
 
 
 def ladders(shelf: Shelf) -> list[Figure]:
@@ -31,13 +37,13 @@ def ladders(shelf: Shelf) -> list[Figure]:
     covers = [entry.excess.covers for entry in drawn if entry.excess is not None]
     estimates = [one for panel in panels for trend in panel.trends for one in trend.estimates]
     notes = [
-        "Inside the basin below τ, failed above τ_f (those of rounding at these bits). Filled: PTQ; hollow: QAT. "
+        "Inside the basin below τ, failed above τ_f (those of rounding at these bits). Filled: PTQ; hollow: QAT."
         + intervals(estimates, covers),
         " ".join(part for part in (unfinished(drawn), shelf.undrawn) if part),
     ]
     title = f"{shelf.name}: what is lost as bits fall"
-    of = "Mean over seeds, above full precision. The grids on which least is lost come first."
-    return spread_pages(f"ladder_{shelf.file}", title, of, notes, panels, shelf.looks)
+    of = f"{shelf.seeds} The grids on which least is lost come first."
+    return spread_pages(f"ladder_{shelf.file}", title, of, notes, same_ends(panels), shelf.looks)
 
 
 def _loss(shelf: Shelf, group: Group, rows: dict[str, dict[int, Entry]]) -> Panel:
@@ -46,7 +52,7 @@ def _loss(shelf: Shelf, group: Group, rows: dict[str, dict[int, Entry]]) -> Pane
     return Panel(
         shelf.quantizers[str(group.quantizer)],
         bits_axis(group.bits),
-        change_axis(f"excess loss D over full precision ({unit})", min(guides[0].y) if guides else None),
+        change_axis(f"excess loss D over fp ({unit})", min(guides[0].y) if guides else None),
         (),
         guides=guides,
         trends=_trends(rows, group.bits, lambda entry: entry.excess),
@@ -58,9 +64,9 @@ def _accuracy(shelf: Shelf, group: Group, rows: dict[str, dict[int, Entry]]) -> 
     return Panel(
         f"{shelf.quantizers[str(group.quantizer)]}, accuracy",
         bits_axis(group.bits),
-        Axis("accuracy above full precision (points)", "symlog", constant=1.0, ticks=_POINTS),
+        Axis("accuracy above fp (points)", "symlog", constant=1.0),
         (),
-        levels=(Level("y", 0.0, f"fp {numbers.percent(full)}"),),
+        levels=(Level("y", 0.0, f"fp {numbers.percent(full)} %"),),
         trends=_trends(rows, group.bits, lambda entry: entry.accuracy_change, 100.0),
     )
 

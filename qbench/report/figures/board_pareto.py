@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from qbench.report import numbers
 from qbench.report.entries import Entry
 from qbench.report.figures.axes import change_axis
-from qbench.report.figures.board_parts import Shelf, intervals, low_bits, spread_pages, told_of, unfinished
+from qbench.report.figures.board_parts import Shelf, intervals, low_bits, own_ends, spread_pages, told_of, unfinished
 from qbench.report.figures.estimates import Estimate, Front, Trend
 from qbench.report.figures.figure import Axis, Figure, Panel
 from qbench.report.figures.places import counted
 from qbench.report.leaderboard import Group
 
 _LEAST = 3  # methods: two have a front that says nothing
-_SECONDS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0)
+_SECONDS = tuple(one * 10.0**power for power in range(-5, 6) for one in (1.0, 3.0))
 
 
 def paretos(shelf: Shelf) -> list[Figure]:
@@ -32,11 +32,11 @@ def paretos(shelf: Shelf) -> list[Figure]:
     covers = [entry.excess.covers for entry in drawn if entry.excess is not None]
     notes = [
         "Line: the front, which no other method is both better and faster than; behind it points are faint. Filled: "
-        "PTQ; hollow: QAT. Seconds of the method alone, on one machine. " + intervals(estimates, covers),
+        "PTQ; hollow: QAT. Seconds of the method alone, on the machine that ran it." + intervals(estimates, covers),
         " ".join(part for part in (unfinished(drawn), shelf.undrawn) if part),
     ]
     title = f"{shelf.name}: what is lost against what the method takes"
-    return spread_pages(f"pareto_{shelf.file}", title, "Mean over seeds.", notes, panels, shelf.looks)
+    return spread_pages(f"pareto_{shelf.file}", title, shelf.seeds, notes, panels, shelf.looks)
 
 
 def front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -73,18 +73,19 @@ def _place(group: Group, entry: Entry) -> Estimate | None:
 
 def _panel(shelf: Shelf, group: Group, width: int, places: dict[str, Estimate]) -> Panel:
     best = front([(one.x, one.y) for one in places.values()])
-    lost = Axis("accuracy lost (points)", "symlog", constant=1.0, ticks=(-2, -1, 0, 1, 2, 5, 10, 20, 50, 90))
+    lost = Axis("accuracy lost (points)", "symlog", constant=1.0)
     trends = tuple(
         Trend(label, (one,), shelf.looks[label].label, faint=(one.x, one.y) not in best)
         for label, one in places.items()
     )
     x, y = zip(*best, strict=True)
-    return Panel(
+    panel = Panel(
         f"{shelf.quantizers[str(group.quantizer)]}, {counted(width)}",
         Axis("seconds of the method", "log", ticks=_SECONDS),
-        lost if group.of_images else change_axis("excess loss D over full precision (nats)", None),
+        lost if group.of_images else change_axis("excess loss D over fp (nats)", None),
         (),
         joined=False,
         trends=trends,
         fronts=(Front("front", x, y),),
     )
+    return own_ends(panel)

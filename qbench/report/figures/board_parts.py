@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from qbench.report.entries import Entry, find_rounding
+from qbench.report.figures.axes import round_numbers
 from qbench.report.figures.estimates import Estimate
 from qbench.report.figures.figure import Bars, Figure, Panel
 from qbench.report.figures.naming import file_names, plainest, short
-from qbench.report.figures.paging import MOST_PANELS
+from qbench.report.figures.paging import MOST_PANELS, brief
 from qbench.report.figures.theme import Style, looks_of_methods
 from qbench.report.leaderboard import Group, Leaderboard
 
@@ -64,8 +65,14 @@ class Shelf:
 
     @cached_property
     def quantizers(self) -> dict[str, str]:
-        """Return the quantizers' labels in short."""
-        return short(str(group.quantizer) for group in self.groups)
+        """Return the quantizers' labels as panels name them."""
+        return {str(group.quantizer): brief(str(group.quantizer)) for group in self.groups}
+
+    @property
+    def seeds(self) -> str:
+        """Return over how many seeds means are, in words."""
+        most = max(entry.seeds for group in self.groups for row in group.rows.values() for entry in row.values())
+        return "One seed." if most == 1 else f"Mean over {most} seeds."
 
     @property
     def undrawn(self) -> str:
@@ -123,7 +130,7 @@ def unfinished(entries: Iterable[Entry]) -> str:
 def intervals(found: Iterable[Estimate], covers: Iterable[str]) -> str:
     """Return what whiskers are, in words; empty where there are none."""
     over = sorted(set(covers) - {"nothing"})
-    return f"Whiskers: 95 % intervals over {'; '.join(over)}." if over and any(one.bounded for one in found) else ""
+    return f" Whiskers: 95 % intervals over {'; '.join(over)}." if over and any(one.bounded for one in found) else ""
 
 
 def told_of(entry: Entry) -> tuple[tuple[str, str], ...]:
@@ -136,6 +143,34 @@ def told_of(entry: Entry) -> tuple[tuple[str, str], ...]:
     if entry.effective_bits is not None:
         told.append(("bits with scales", f"{entry.effective_bits:.2f}"))
     return tuple(told)
+
+
+def same_ends(panels: Sequence[Panel]) -> list[Panel]:
+    """Return panels whose vertical axes have the same ends and ticks where they show the same, to be held together."""
+    ends: dict[str, list[float]] = {}
+    for panel in panels:
+        ends.setdefault(panel.y.title, []).extend(_reach(panel))
+    return [_with_ends(panel, ends[panel.y.title]) for panel in panels]
+
+
+def own_ends(panel: Panel) -> Panel:
+    """Return a panel whose vertical axis has ticks that suit what it shows."""
+    return _with_ends(panel, _reach(panel))
+
+
+def _with_ends(panel: Panel, reach: Sequence[float]) -> Panel:
+    if not reach:
+        return panel
+    low, high = min(reach), max(reach)
+    return replace(panel, y=replace(panel.y, low=low, high=high, ticks=round_numbers(low, high, panel.y.constant)))
+
+
+def _reach(panel: Panel) -> list[float]:
+    """Return every height that has to be seen in a panel."""
+    estimates = [one for trend in panel.trends for one in trend.estimates]
+    found = [end for one in estimates for end in (one.y, one.low, one.high) if end is not None]
+    found += [y for guide in panel.guides for y in guide.y]
+    return found + [level.value for level in panel.levels if level.axis == "y"]
 
 
 def spread_pages(

@@ -41,10 +41,10 @@ def recoveries(shelf: Shelf) -> list[Figure]:
     if few:
         panels = [
             _frame(f"{shelf.looks[label].label}, {counted(width)}", bars)
-            for (width, label), bars in sorted(by_grid.items(), key=lambda item: -item[0][0])
+            for (width, label), bars in sorted(by_grid.items(), key=lambda item: item[0][0])
         ]
     title = f"{shelf.name}: how much of rounding's loss is won back"
-    return spread_pages(f"recovery_{shelf.file}", title, "Mean over seeds.", notes, panels, shelf.looks)
+    return spread_pages(f"recovery_{shelf.file}", title, shelf.seeds, notes, panels, shelf.looks)
 
 
 def _frame(title: str, bars: list[Bar]) -> Bars:

@@ -23,12 +23,10 @@ def javascript() -> str:
         The library is missing, or is one of another bundle.
     """
     try:
-        import altair
         import vl_convert
     except ImportError as missing:
-        raise QBenchError("charts of a page need altair and vl-convert-python: pip install qbench[report]") from missing
-    version = "v" + ".".join(altair.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-    made = str(vl_convert.javascript_bundle(_SNIPPET, vl_version=version))
+        raise QBenchError("charts of a page need vl-convert-python: pip install qbench[report]") from missing
+    made = str(vl_convert.javascript_bundle(_SNIPPET, vl_version=vl_convert.get_vegalite_versions()[-1]))
     if "</script" in made.lower():
         raise QBenchError("vl-convert-python's bundle cannot stand inside a page: it ends its own script element")
     return made

@@ -62,7 +62,7 @@ def _sheet(family: Family) -> Sheet | None:
     loss = Panel(
         f"{brief(family.model)}, {family.name}",
         x,
-        change_axis("excess loss D over full precision (nats)", mean(taus)),
+        change_axis("excess loss D over fp (nats)", mean(taus)),
         (*curves["rtn"], *curves["best"], *curves["late"]),
         levels=(Level("y", mean(taus), "τ"),),
     )

@@ -9,45 +9,34 @@ from typing import Any, Literal, cast
 
 from qbench.errors import QBenchError
 from qbench.report.figures import grounds, lines, theme, whiskers
-from qbench.report.figures.encoding import altair
+from qbench.report.figures.bars import bars
+from qbench.report.figures.encoding import frame
 from qbench.report.figures.figure import Bars, Figure, Panel
 
 Format = Literal["svg", "png"]
 
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _SIZES = {1: (500, 310), 2: (340, 240), 3: (255, 200)}
 _LETTER, _PANEL_LETTER, _SMALL_LETTER = 9.2, 7.0, 6.5  # pixels: of titles, those of panels, and subtitles
 _SHARP = 2.0  # pixels of a PNG for each of the drawing
 
 
 def specification(figure: Figure) -> dict[str, Any]:
-    """Return a figure as a Vega-Lite specification with its data.
-
-    Raises
-    ------
-    QBenchError
-        The drawing library is missing.
-    """
-    alt = altair()
+    """Return a figure as a Vega-Lite specification with its data: plain JSON, the same for equal figures."""
     size = figure.size or _SIZES[min(figure.columns, 3)]
     series = [name for panel in figure.panels for name in panel.series]
     styles = theme.styles(series, figure.looks)
     panels = [_panel(panel, styles, size) for panel in figure.panels]
     # A panel with a title of its own takes no second one.
     alone = len(panels) == 1 and not figure.panels[0].title
-    chart = panels[0] if alone else alt.concat(*panels, columns=figure.columns)
     room = figure.columns * (size[0] + 70) + 20
-    chart = chart.properties(
-        title=alt.TitleParams(
-            textwrap.wrap(figure.title, int(room / _LETTER)),
-            subtitle=[
-                line for text in (figure.of, *figure.notes) for line in textwrap.wrap(text, int(room / _SMALL_LETTER))
-            ],
-        )
-    )
-    found: dict[str, Any] = chart.to_dict(validate=False)
-    # Altair's own theme is whatever the session has enabled.
-    found["config"] = theme.config()
-    return found
+    told = [line for text in (figure.of, *figure.notes) for line in textwrap.wrap(text, int(room / _SMALL_LETTER))]
+    return {
+        "$schema": _SCHEMA,
+        "title": {"text": textwrap.wrap(figure.title, int(room / _LETTER)), "subtitle": told},
+        **(panels[0] if alone else {"concat": panels, "columns": figure.columns}),
+        "config": theme.config(),
+    }
 
 
 def claim_of(figure: Figure) -> str | None:
@@ -64,8 +53,8 @@ def image(spec: Mapping[str, Any], form: Format) -> bytes:
     QBenchError
         The drawing library is missing.
     """
-    alt, converter = altair(), _converter()
-    version = "v" + ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    converter = _converter()
+    version = converter.get_vegalite_versions()[-1]
     if form == "svg":
         return _renumbered(converter.vegalite_to_svg(dict(spec), vl_version=version)).encode()
     return cast(bytes, converter.vegalite_to_png(dict(spec), vl_version=version, scale=_SHARP))
@@ -85,16 +74,15 @@ def _converter() -> Any:
     return vl_convert
 
 
-def _panel(panel: Panel | Bars, styles: Mapping[str, theme.Style], size: tuple[int, int]) -> Any:
-    alt = altair()
+def _panel(panel: Panel | Bars, styles: Mapping[str, theme.Style], size: tuple[int, int]) -> dict[str, Any]:
     if isinstance(panel, Bars):
-        chart = whiskers.bars(panel, styles, size[0])
+        drawn = bars(panel, styles, size[0])
     else:
         layers = [*grounds.bands(panel), *grounds.guides(panel), *grounds.levels(panel, styles)]
-        layers += [*lines.curves(panel, styles), *whiskers.trends(panel, styles)]
-        chart = alt.layer(*layers).properties(width=size[0], height=size[1])
+        layers += [*lines.curves(panel, styles), *whiskers.trends(panel, styles, size)]
+        drawn = {"width": size[0], "height": size[1], "encoding": frame(panel), "layer": layers}
     if not panel.title:
-        return chart
+        return drawn
     width = int(size[0] / _PANEL_LETTER)
     words = [line for part in panel.title.splitlines() for line in textwrap.wrap(part, width, break_long_words=False)]
-    return chart.properties(title=alt.TitleParams(words, fontSize=11, fontWeight="bold", offset=8))
+    return {"title": {"text": words, "fontSize": 11, "fontWeight": "bold", "offset": 8}, **drawn}

@@ -5,32 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qbench.errors import QBenchError
 from qbench.report.figures import theme
 from qbench.report.figures.figure import Axis, Panel
+
+Layer = dict[str, Any]
+"""One layer of a Vega-Lite specification; its places are the fields ``x`` and ``y`` of its rows."""
+
+Row = dict[str, Any]
+
+LITERAL: dict[str, Any] = {"type": "nominal", "scale": None, "legend": None}
+"""A channel whose field holds what is drawn, a colour say; no scale, and nothing in the legend."""
 
 _DIGITS = 5  # of coordinates: a tenth of a pixel takes four
 
 
-def altair() -> Any:
-    """Return the library that makes specifications.
+def layer(mark: str, rows: Sequence[Row], look: Mapping[str, Any], **channels: Any) -> Layer:
+    """Return a layer.
 
-    Raises
-    ------
-    QBenchError
-        It is missing.
+    Parameters
+    ----------
+    mark : str
+        What is drawn of each row, or through all.
+    rows : sequence of dict
+        The data.
+    look : mapping
+        How the mark looks, as Vega-Lite names it.
+    channels
+        Encodings beside those of the two axes.
     """
-    try:
-        import altair as library
-    except ImportError as missing:
-        raise QBenchError("figures need altair: pip install qbench[report]") from missing
-    return library
+    return {"data": {"values": list(rows)}, "mark": {"type": mark, **look}, "encoding": channels}
 
 
-def chart(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Return an empty chart of some rows."""
-    alt = altair()
-    return alt.Chart(alt.InlineData(values=list(rows)))
+def word(rows: Sequence[Row], colour: str, look: Mapping[str, Any], **channels: Any) -> Layer:
+    """Return a layer of words, the field ``name`` of each row; see `layer`."""
+    how = {"fontSize": theme.SMALL, "font": theme.FONT, "color": colour, **look}
+    return layer("text", rows, how, text={"field": "name", "type": "nominal"}, **channels)
 
 
 def rounded(value: float) -> float:
@@ -39,25 +48,21 @@ def rounded(value: float) -> float:
     return int(short) if short.is_integer() else short
 
 
-def frame(panel: Panel, x: str = "x", y: str = "y") -> dict[str, Any]:
-    """Return the encodings of the two axes, the same in all layers."""
-    alt = altair()
-    return {"x": axis(alt.X, f"{x}:Q", panel.x), "y": axis(alt.Y, f"{y}:Q", panel.y)}
+def frame(panel: Panel) -> dict[str, Any]:
+    """Return the encodings of both axes, which all layers of a panel share."""
+    return {"x": axis("x", panel.x), "y": axis("y", panel.y)}
 
 
-def axis(channel: Any, name: str, of: Axis) -> Any:
+def axis(field: str, of: Axis) -> dict[str, Any]:
     """Return the encoding of one axis.
 
     Parameters
     ----------
-    channel : type
-        The library's class of a channel.
-    name : str
-        Field and type.
+    field : str
+        Of the rows.
     of : Axis
         What it shows.
     """
-    alt = altair()
     # Room for the marks at the ends.
     scale: dict[str, Any] = {"type": of.scale, "zero": False, "nice": False, "padding": 7}
     if of.scale == "symlog":
@@ -68,47 +73,48 @@ def axis(channel: Any, name: str, of: Axis) -> Any:
         if value is not None:
             scale[end] = value
     # A count would thin out ticks that are given.
-    shown = {"values": list(of.ticks)} if of.ticks else {"tickCount": 6}
-    return channel(
-        name,
-        scale=alt.Scale(**scale),
-        axis=alt.Axis(title=of.title, format="~r", labelOverlap="greedy", labelSeparation=4, **shown),
-    )
+    shown = {"values": [rounded(tick) for tick in of.ticks]} if of.ticks else {"tickCount": 6}
+    words = {"title": of.title, "format": "~r", "labelOverlap": "greedy", "labelSeparation": 4}
+    # Rows are in the order of their lines.
+    return {"field": field, "type": "quantitative", "sort": None, "scale": scale, "axis": words | shown}
 
 
-def look(styles: Mapping[str, theme.Style]) -> dict[str, Any]:
-    """Return the encodings of outline, filling and shape by series, with one legend of all."""
-    alt = altair()
+def look(styles: Mapping[str, theme.Style], *, legend: bool = True) -> dict[str, Any]:
+    """Return the encodings of outline, filling and shape by series, with one legend of all where it is asked for."""
     names = [style.label for style in styles.values()]
-    legend = alt.Legend(orient="bottom", title=None, columns=_columns(names), direction="horizontal")
-    shown = legend if len(styles) > 1 else None
+    words = {"orient": "bottom", "title": None, "columns": _columns(names), "direction": "horizontal"}
     of = {
         "stroke": [style.colour for style in styles.values()],
         "fill": [theme.GROUND if style.hollow else style.colour for style in styles.values()],
         "shape": [style.shape for style in styles.values()],
     }
-    channels = {"stroke": alt.Stroke, "fill": alt.Fill, "shape": alt.Shape}
     return {
-        name: channels[name]("series:N", scale=alt.Scale(domain=names, range=values), legend=shown)
-        for name, values in of.items()
+        channel: {
+            "field": "series",
+            "type": "nominal",
+            "scale": {"domain": names, "range": values},
+            "legend": words if legend and len(styles) > 1 else None,
+        }
+        for channel, values in of.items()
     }
 
 
 def _columns(names: Iterable[str]) -> int:
     longest = max(map(len, names), default=0)
-    return 4 if longest < 18 else 3 if longest < 32 else 2
+    return 4 if longest < 18 else 3 if longest < 30 else 2 if longest < 50 else 1
 
 
-def tooltips(*fields: tuple[str, str, str]) -> list[Any]:
+def tooltips(fields: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return what is told of a mark that is pointed at.
 
     Parameters
     ----------
-    fields : (str, str, str)
-        The field of the row, its type (``N`` or ``Q``), and what it is called.
+    fields : mapping of str to str
+        Fields of the rows, and what each is called. Numbers are those whose name ends in ``#``, which is cut off.
     """
-    alt = altair()
-    numbers = {"format": ".4~g"}
     return [
-        alt.Tooltip(f"{field}:{kind}", title=title, **(numbers if kind == "Q" else {})) for field, kind, title in fields
+        {"field": field, "type": "quantitative", "title": title[:-1], "format": ".4~g"}
+        if title.endswith("#")
+        else {"field": field, "type": "nominal", "title": title}
+        for field, title in fields.items()
     ]

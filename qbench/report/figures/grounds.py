@@ -3,68 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from qbench.report.figures import theme
-from qbench.report.figures.encoding import altair, chart, frame, rounded
+from qbench.report.figures.encoding import Layer, Row, layer, rounded, word
 from qbench.report.figures.figure import Panel
 
 _DASH = [5, 4]
+_ACROSS = {"x": {"value": 0}, "x2": {"value": "width"}}
+_ALONG = {"y": {"value": 0}, "y2": {"value": "height"}}
 
 
-def bands(panel: Panel) -> list[Any]:
+def bands(panel: Panel) -> list[Layer]:
     """Return grey areas, each with its word."""
     layers = []
-    alt = altair()
     for band in panel.bands:
-        rows: list[dict[str, Any]] = [
-            {"x": x, "y": rounded(low), "end": rounded(high), "name": band.name}
+        rows: list[Row] = [
+            {"x": x, "y": rounded(low), "end": rounded(high)}
             for x, low, high in zip(band.x, band.low, band.high, strict=True)
         ]
-        area = chart(rows).mark_area(color=theme.SHADE, opacity=0.28, clip=True)
-        layers.append(area.encode(**frame(panel), y2=alt.Y2("end:Q")))
-        layers.append(_word(panel, band.x[-1], band.high[-1], band.name))
+        layers.append(layer("area", rows, {"color": theme.SHADE, "opacity": 0.28, "clip": True}, y2={"field": "end"}))
+        layers.append(_word(band.x[-1], band.high[-1], band.name))
     return layers
 
 
-def guides(panel: Panel) -> list[Any]:
+def guides(panel: Panel) -> list[Layer]:
     """Return grey lines, each with its name at its end."""
     layers = []
     for guide in panel.guides:
         places = [(x, y) for x, y in zip(guide.x, guide.y, strict=True) if panel.x.shows(x) and panel.y.shows(y)]
-        rows = [{"x": rounded(x), "y": rounded(y), "place": place} for place, (x, y) in enumerate(places)]
-        if not rows:
+        if not places:
             continue
-        line = chart(rows).mark_line(color=theme.SOFT, strokeWidth=1.2, strokeDash=_DASH, clip=True)
-        layers.append(line.encode(**frame(panel), order="place:Q"))
-        layers.append(_word(panel, *places[-1], guide.name))
+        rows: list[Row] = [{"x": rounded(x), "y": rounded(y)} for x, y in places]
+        how = {"color": theme.SOFT, "strokeWidth": 1.2, "strokeDash": _DASH, "clip": True}
+        at_edge = panel.x.falling and bool(panel.trends)
+        layers += [layer("line", rows, how), (_word_at_edge if at_edge else _word)(*places[-1], guide.name)]
     return layers
 
 
-def levels(panel: Panel, styles: Mapping[str, theme.Style]) -> list[Any]:
+def levels(panel: Panel, styles: Mapping[str, theme.Style]) -> list[Layer]:
     """Return straight lines across the frame, with their names at its edge."""
-    alt = altair()
     layers = []
     for level in panel.levels:
-        if not (panel.x if level.axis == "x" else panel.y).shows(level.value):
+        across = level.axis == "y"
+        if not (panel.y if across else panel.x).shows(level.value):
             continue
         style = None if level.series is None else styles.get(level.series)
         colour, dash = (theme.SOFT, _DASH) if style is None else (style.colour, [3, 3])
-        value = rounded(level.value)
-        base = chart([{"x": value, "y": value, "name": level.name}])
-        where = {level.axis: frame(panel)[level.axis]}
-        layers.append(base.mark_rule(color=colour, strokeWidth=1.3, strokeDash=dash, clip=True).encode(**where))
+        rows: list[Row] = [{level.axis: rounded(level.value), "name": level.name}]
+        how = {"color": colour, "strokeWidth": 1.3, "strokeDash": dash, "clip": True}
+        layers.append(layer("rule", rows, how, **(_ACROSS if across else _ALONG)))
         if level.name:
-            beside = {"x": alt.value("width")} if level.axis == "y" else {"y": alt.value(0)}
-            offset = {"align": "left", "dx": 6} if level.axis == "y" else {"align": "center", "dy": -6}
-            text = base.mark_text(fontSize=10, font=theme.FONT, color=theme.SOFT, **offset)
-            layers.append(text.encode(**where, **beside, text="name:N"))
+            offset = {"align": "left", "dx": 6} if across else {"align": "center", "dy": -6}
+            beside = {"x": {"value": "width"}} if across else {"y": {"value": 0}}
+            layers.append(word(rows, theme.SOFT, offset, **beside))
     return layers
 
 
-def _word(panel: Panel, x: float, y: float, name: str) -> Any:
+def _word_at_edge(_: float, y: float, name: str) -> Layer:
+    """Return words at the edge of the frame, at the height of the end of a line."""
+    return word([{"y": rounded(y), "name": name}], theme.SOFT, {"align": "left", "dx": 6}, x={"value": "width"})
+
+
+def _word(x: float, y: float, name: str) -> Layer:
     """Return words at the end of a line."""
-    text = chart([{"x": rounded(x), "y": rounded(y), "name": name}]).mark_text(
-        align="left", dx=11, fontSize=10, font=theme.FONT, color=theme.SOFT
-    )
-    return text.encode(**frame(panel), text="name:N")
+    return word([{"x": rounded(x), "y": rounded(y), "name": name}], theme.SOFT, {"align": "left", "dx": 11})

@@ -27,7 +27,7 @@ def short(labels: Iterable[str]) -> dict[str, str]:
 
 
 def plainest(labels: Sequence[str], most: int) -> list[str]:
-    """Return at most so many labels, in their own order: one of every name first, then those of few options.
+    """Return at most so many labels, in their own order: of every name the plainest, then variants of one option.
 
     Parameters
     ----------
@@ -37,13 +37,15 @@ def plainest(labels: Sequence[str], most: int) -> list[str]:
         How many.
     """
     place = {label: number for number, label in enumerate(labels)}
-    ranks: dict[str, tuple[int, int, int]] = {}
+    ranks: dict[str, tuple[bool, int, int]] = {}
     seen: dict[str, int] = {}
     for label in sorted(labels, key=lambda one: (len(_parts(one)[1]), place[one])):
         name, options = _parts(label)
-        ranks[label] = (seen.setdefault(name, 0), len(options), place[label])
-        seen[name] += 1
-    kept = sorted(labels, key=lambda label: ranks[label])[:most]
+        fewest = seen.setdefault(name, len(options))
+        variant = name in {_parts(other)[0] for other in ranks}
+        if not variant or len(options) <= fewest + 1:
+            ranks[label] = (variant, len(options), place[label])
+    kept = sorted(ranks, key=lambda label: ranks[label])[:most]
     return sorted(kept, key=lambda label: place[label])
 
 

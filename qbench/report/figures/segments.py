@@ -48,7 +48,7 @@ def _panel(subject: Subject, bits: int) -> Panel | None:
     return Panel(
         title,
         Axis("place t on the segment (0: where it begins, 1: where it ends)"),
-        Axis("excess loss D over full precision (nats)"),
+        Axis("excess loss D over fp (nats)"),
         tuple(curves),
         levels=(Level("y", mean(taus), "τ"),),
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 FONT = "DejaVu Sans, Verdana, sans-serif"
 INK, SOFT, FAINT = "#222222", "#666666", "#e4e4e4"
+SMALL = 10  # letters beside lines and points
 FRAME, SHADE = "#bbbbbb", "#999999"
 
 GROUND = "white"
@@ -70,6 +71,8 @@ _KNOWN: dict[str, Style] = {
     "bound": Style("bound of the theorem", _BLACK, _DASHED, "triangle-down"),
     "best": Style("QAT, best on the way", _BLUE, _DASHED, "square"),
     "late": Style("QAT, mean of the last fifth", _ORANGE, _DASH_DOT, "triangle-up"),
+    "along the rounding error": Style("along the rounding error", _BLACK, _SHORT, "triangle-right"),
+    "along normal noise": Style("along normal noise", _GREY, _DASH_DOT, "cross"),
     "random direction": Style("a random direction", _GREY, _DASH_DOT, "cross"),
 }
 
@@ -135,7 +138,7 @@ _METHODS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "gptq": (_BLUE, "square", _DASHED),
     "adaround": (_PURPLE, "triangle-up", _DOTTED),
     "brecq": (_ORANGE, "triangle-down", _DASH_DOT),
-    "block_ap": (_BLACK, "triangle-right", _SHORT),
+    "block_ap": (_GREY, "triangle-right", _SHORT),
     "ste_qat": (_GREEN, "diamond", _LONG),
     "lsq": (_SKY, "square", (1, 3)),
 }
@@ -201,6 +204,7 @@ def config() -> dict[str, Any]:
             "labelColor": INK,
             "labelLimit": 340,
             "symbolSize": 70,
+            "symbolOpacity": 1,
             "symbolStrokeWidth": 2,
             "columnPadding": 22,
             "rowPadding": 4,

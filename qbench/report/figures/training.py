@@ -47,7 +47,7 @@ def _panel(subject: Subject, bits: int) -> Panel | None:
     return Panel(
         f"{where(subject, bits)}\n{_words(ways[0][1])}",
         Axis("training step (updates)", "symlog", constant=1.0, ticks=ticks),
-        change_axis("excess loss D over full precision (nats)", tau),
+        change_axis("excess loss D over fp (nats)", tau),
         tuple(curves),
         levels=tuple(levels),
     )
