@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 
 from qbench.report import numbers
-from qbench.report.comparison_cells import ALIGN, HEADERS, cells_of, fine
-from qbench.report.text import plain_table
+from qbench.report.comparison import rows_table
+from qbench.report.comparison_cells import fine
+from qbench.report.fitting import noted_table, wrap
 from qbench.store.blessing import Change
 from qbench.store.tolerance_change import ToleranceChange
 from qbench.store.verdict import ComparisonRow
 
 SHOWN = 20
-_HEADERS = ["on another ground", "of", "model, method, bits", "old", "new", "cells", "note"]
-_ALIGN = (*("left",) * 3, *("right",) * 3, "left")
+_HEADERS = ["on another ground", "old", "new", "cells"]
 _FEW = 5
 """Degrees of freedom below which a t quantile is so large that a tolerance passes nearly everything."""
 
@@ -32,15 +31,16 @@ def render_change(change: Change, *, everything: bool = False) -> str:
     most = 10**9 if everything else SHOWN
     counts = ", ".join(f"{count} {kind}" for kind, count in change.counts.items()) or "another ground"
     first = "first baseline, " if change.first else ""
-    parts = [f"{change.suite} on {change.device}: {first}{counts}"]
+    parts = [wrap(f"{change.suite} on {change.device}: {first}{counts}")]
     if change.rows:
-        table = plain_table(HEADERS, [cells_of(row) for row in change.rows[:most]], ALIGN)
+        table = rows_table(change.rows[:most])
         rest = len(change.rows) - most
         parts.append(table + (f"\n... and {rest} more" if rest > 0 else ""))
     if change.tolerances:
         rest = len(change.tolerances) - most
         more = f"\n... and {rest} more" if rest > 0 else ""
-        parts.append(plain_table(_HEADERS, [_tolerance(one) for one in change.tolerances[:most]], _ALIGN) + more)
+        shown = change.tolerances[:most]
+        parts.append(noted_table(_HEADERS, [_tolerance(one) for one in shown], [_pool(one) for one in shown]) + more)
     lines = _moved(change.moved)
     lines += [] if change.first else _labels("new", change.added, most)
     lines += _labels("gone", change.gone, most)
@@ -51,12 +51,8 @@ def render_change(change: Change, *, everything: bool = False) -> str:
     if change.edited:
         lines.append("the old baseline was edited by hand since it was blessed: this is compared with the edited one")
     lines += [f"ground: {name}: {then} -> {now}" for name, (then, now) in change.environment.items()]
-    parts.append("\n".join(map(_wrap, lines)))
+    parts.append("\n".join(map(wrap, lines)))
     return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _wrap(line: str) -> str:
-    return textwrap.fill(line, 120, subsequent_indent="    ", break_long_words=False)
 
 
 def _moved(rows: Sequence[ComparisonRow]) -> list[str]:
@@ -75,9 +71,13 @@ def _labels(what: str, labels: Iterable[str], most: int) -> list[str]:
 
 
 def _tolerance(one: ToleranceChange) -> list[str]:
-    model, method, bits = one.pool
-    measured = "not repeated" if one.measure == "loss" and not one.freedom else ""
-    few = f"on {one.freedom} degrees of freedom: repeat more" if 0 < one.freedom < _FEW else measured
     by = f"{'WIDER' if one.wider else 'narrower'} by {fine(abs(one.new - one.old))}"
-    of = f"{model} {method}" + (f" {numbers.bits(bits)}" if bits is not None else "")
-    return [by, one.measure, of, fine(one.old), fine(one.new), str(one.cells), few]
+    return [by, fine(one.old), fine(one.new), str(one.cells)]
+
+
+def _pool(one: ToleranceChange) -> str:
+    model, method, bits = one.pool
+    of = f"{one.measure} of {model} {method}" + (f" {numbers.bits(bits)}" if bits is not None else "")
+    if 0 < one.freedom < _FEW:
+        return f"{of}; on {one.freedom} degrees of freedom: repeat more"
+    return f"{of}; not repeated" if one.measure == "loss" and not one.freedom else of

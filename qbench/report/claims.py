@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,13 +12,14 @@ from qbench.claims import thresholds
 from qbench.claims.base import Claim, Judgement
 from qbench.claims.spread import Spread
 from qbench.claims.statistics import Interval
+from qbench.report.fitting import fit, wrap
+from qbench.report.layout import Table
 from qbench.report.numbers import ABSENT, compact, with_ends
-from qbench.report.text import WIDTH, plain_table
+from qbench.report.short_names import explained, shorten
 
 HEADERS = ("claim", "model", "quantizer", "verdict", "bits", "seeds", "numbers")
 """Of `rows_of`."""
 
-_NARROW = len(HEADERS) - 1  # in a terminal the numbers stand with the paragraphs
 _MOST_NUMBERS = 4
 _FEW_GRIDS = 3
 _MOST_COLUMNS = 6
@@ -68,7 +68,7 @@ def render_claims(judgements: Sequence[Judgement], ids: Sequence[str] = ()) -> s
     if gaps:
         claims = "claims" if len(gaps) > 1 else "claim"
         lines.append(f"{len(gaps)} {claims} not judged ({', '.join(gaps)}): see `qbench claims` for what they need")
-    return "\n".join(["claims:", *(_wrap(line) for line in lines)]) if lines else "claims: none to judge"
+    return "\n".join(["claims:", *(wrap(line) for line in lines)]) if lines else "claims: none to judge"
 
 
 def render_text(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> str:
@@ -81,17 +81,21 @@ def render_text(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) ->
     claims : mapping of str to Claim
         Those that were asked for.
     """
-    rows = [row[:_NARROW] for row in rows_of(judgements)]
-    parts = [plain_table(HEADERS[:_NARROW], rows, ["left"] * _NARROW)] if rows else ["no claim could be judged"]
+    names = shorten(one.model for one in judgements)
+    # In a terminal the numbers stand with the paragraphs.
+    rows = [[claim, *rest, f"{names[model]}/{grid}"] for claim, model, grid, *rest, _ in rows_of(judgements)]
+    table = Table([HEADERS[0], *HEADERS[3:-1], f"{HEADERS[1]}/{HEADERS[2]}"], rows, keys=len(HEADERS) - 2)
+    parts = [fit(table, ["left"] * len(table.headers))] if rows else ["no claim could be judged"]
+    parts += [wrap(line) for line in explained(names)] if rows else []
     for claim, ours in by_claim(judgements, claims):
         told = paragraphs(ours)
         if told:
             title = f"{claim.id} ({SOURCES[claim.source]}): {claim.title}. {claim.rule}"
             lines = [f"{', '.join(names)}: {one.verdict}. {one.why}{_means(one, names)}" for names, one in told]
-            parts.append("\n".join(_wrap(line) for line in [title, *lines]))
+            parts.append("\n".join(wrap(line) for line in [title, *lines]))
     gaps = gaps_of(judgements, claims)
-    parts += ["\n".join(_wrap(line) for line in ["not judged:", *gaps])] if gaps else []
-    return "\n\n".join([*parts, "\n".join(map(_wrap, LEGEND))]) + "\n"
+    parts += ["\n".join(wrap(line) for line in ["not judged:", *gaps])] if gaps else []
+    return "\n\n".join([*parts, "\n".join(map(wrap, LEGEND))]) + "\n"
 
 
 def render_markdown(runs: Mapping[str, Sequence[Judgement]], claims: Mapping[str, Claim], *, command: str) -> str:
@@ -267,7 +271,3 @@ def _github(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
-
-
-def _wrap(line: str) -> str:
-    return textwrap.fill(line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)

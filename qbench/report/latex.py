@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from qbench.report.layout import Table, split
+from qbench.report.layout import Table, identified, split
 from qbench.report.outline import Section, made, outline
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _list(lines: Sequence[str]) -> list[str]:
 
 
 def _parts(run: Run, section: Section, table: Table, labels: set[str]) -> Iterator[str]:
-    parts = split(table, _fits)
+    parts = split(identified(table), _fits)
     for number, part in enumerate(parts, 1):
         what = table.headers[0] if table.keys == 1 else "details"
         caption = f"{run.name}, {section.title}: {what}" + (f" ({number} of {len(parts)})" if parts[1:] else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qbench.claims.thresholds import TOLERANCE, TOLERANCE_OF_IMAGES
@@ -57,7 +57,7 @@ class Table:
 
 
 def split(table: Table, fits: Callable[[Table], bool]) -> list[Table]:
-    """Return a table in as few parts as needed, side by side in turn: the keys again, then as many columns as fit.
+    """Return a table in as few parts as needed, the keys in each, with as many columns in each where these fit so.
 
     Parameters
     ----------
@@ -66,12 +66,31 @@ def split(table: Table, fits: Callable[[Table], bool]) -> list[Table]:
     fits : callable
         Whether a table is narrow enough. A single column beside the keys is never split.
     """
-    parts, columns = [], list(range(table.keys, len(table.headers)))
+    parts: list[Table] = []
+    columns = list(range(table.keys, len(table.headers)))
     while columns:
         count = next((n for n in range(len(columns), 1, -1) if fits(_columns(table, columns[:n]))), 1)
         parts.append(_columns(table, columns[:count]))
         columns = columns[count:]
-    return parts or [table]
+    even = list(_even(table, len(parts)))
+    return even if parts and all(map(fits, even)) else parts or [table]
+
+
+def identified(table: Table) -> Table:
+    """Return a table with so many keys that no two rows have the same, where its columns allow that."""
+    for keys in range(table.keys, len(table.headers) - 1):
+        if len({tuple(row[:keys]) for row in table.rows}) == len(table.rows):
+            return Table(table.headers, table.rows, keys)
+    return table
+
+
+def _even(table: Table, count: int) -> Iterator[Table]:
+    """Yield `count` parts of columns as many in each as in the next, or one more."""
+    columns = list(range(table.keys, len(table.headers)))
+    for left in range(count, 0, -1):
+        many = -(-len(columns) // left)
+        yield _columns(table, columns[:many])
+        columns = columns[many:]
 
 
 def _columns(table: Table, columns: Sequence[int]) -> Table:
@@ -79,13 +98,22 @@ def _columns(table: Table, columns: Sequence[int]) -> Table:
     return Table([table.headers[at] for at in kept], [[row[at] for at in kept] for row in table.rows], table.keys)
 
 
-def tables(group: Group) -> list[Table]:
-    """Return the tables of a group: accuracies of a classifier, losses, regimes, and everything else."""
+def tables(group: Group, *, levels: bool = True) -> list[Table]:
+    """Return the tables of a group: accuracies of a classifier, losses, regimes, and everything else.
+
+    Parameters
+    ----------
+    group : Group
+        What to show.
+    levels : bool
+        Show losses beside what they are above full precision, and not that alone: where lines are short.
+    """
     methods = list(group.rows.items())
     if not group.bits:
         return [_details(group)]
     widths = [numbers.bits(width) for width in group.bits]
-    grids = [("accuracy %", _accuracy), ("loss", _loss)] if group.of_images else [("loss", _loss)]
+    losses = ("loss", _loss) if levels else ("excess loss", _excess)
+    grids = [("accuracy %", _accuracy), losses] if group.of_images else [losses]
     regimes = [[method, *(_regime(row.get(width)) for width in group.bits)] for method, row in methods]
     return [
         *(Table([title, *widths], _grid(group, number), keys=1) for title, number in grids),
@@ -136,8 +164,8 @@ def footnotes(board: Leaderboard) -> list[str]:
     ]
 
 
-def legend(board: Leaderboard) -> list[str]:
-    """Return what the words in the tables mean."""
+def legend(board: Leaderboard, *, levels: bool = True) -> list[str]:
+    """Return what the words in the tables mean; `levels` as in `tables`."""
     models = {group.model for group in board.groups}
     controls = dict.fromkeys(name for group in board.groups for name in group.controls)
     trained = [
@@ -150,7 +178,10 @@ def legend(board: Leaderboard) -> list[str]:
     return [
         *([_ACCURACY] if any(images) else []),
         f"loss: nats {unit}, mean over seeds, then the excess D over fp with its 95 % interval; no mean where a seed "
-        "is missing.",
+        "is missing."
+        if levels
+        else f"excess loss: D over the loss of fp, nats {unit}, mean over seeds, with its 95 % interval; no mean where "
+        "a seed is missing.",
         f"regime: inside D <= tau = max(3 SE, t), SE over documents, t = {_tolerance(images)}; failed D > tau_f = "
         "max(10 t, .1 (chance - fp)) + 3 SE; grey between; k/n: seeds disagree.",
         *(trained if controls else []),
@@ -178,6 +209,12 @@ def _loss(entry: Entry) -> str:
         return numbers.loss(entry.loss)
     mean = f"{numbers.loss(entry.loss)} {numbers.signed(entry.excess.mean)}"
     return numbers.with_ends(mean, entry.excess, numbers.compact)
+
+
+def _excess(entry: Entry) -> str:
+    if entry.excess is None:
+        return f"{numbers.loss(entry.loss)} (loss)"
+    return numbers.with_ends(numbers.signed(entry.excess.mean), entry.excess, numbers.compact)
 
 
 def _accuracy(entry: Entry) -> str:

@@ -98,9 +98,17 @@ def test_what_blessing_changes_to_the_letter(before: Results, now: list[Record])
     assert render_change(change) == (GOLDEN / "blessing.txt").read_text(encoding="utf-8")
 
 
+def test_every_line_fits(comparison: Comparison) -> None:
+    long = "resnet8-fashion[calibration_images=512,evaluation_images=5000]/mse[per_channel]/2b/ste_qat[steps=200]/s0"
+    rows = (replace(comparison.rows[0], label=long), *comparison.rows[1:])
+    text = render_comparison(replace(comparison, rows=rows), everything=True)
+    assert max(map(len, text.splitlines())) <= 80 and "ste_qat[steps=200]/s0" in text
+
+
 def test_every_row_is_shown_when_asked_for(comparison: Comparison) -> None:
     short, whole = render_comparison(comparison), render_comparison(comparison, everything=True)
-    assert all(f" {row.label} " in whole for row in comparison.rows)
+    told = {line.strip().partition(";")[0] for line in whole.splitlines() if line.startswith("  ")}
+    assert {row.label for row in comparison.rows} <= told
     assert "more" not in whole
     shown = [line for line in short.splitlines() if line.partition(" ")[0] in WORST_FIRST]
     assert len(shown) == 10

@@ -15,7 +15,7 @@ from qbench.claims.catalogue import judge
 from qbench.report.landscape_sheet import Point, Sheet, Span, Value, digits
 from qbench.report.leaderboard import Leaderboard, leaderboard
 from qbench.report.markdown import render_markdown
-from qbench.report.text import LANDSCAPE_WIDTH, render_text
+from qbench.report.text import render_text
 from qbench.runner.execute import execute
 from qbench.runner.identity import identify
 from qbench.runner.session import Session
@@ -334,7 +334,7 @@ def test_networks_are_shown_as_before(held: Held, make_record: MakeRecord) -> No
 
 
 def test_every_line_fits(board: Leaderboard) -> None:
-    assert max(map(len, render_text(board).splitlines())) <= LANDSCAPE_WIDTH
+    assert max(map(len, render_text(board).splitlines())) <= 80
 
 
 def test_json_is_strict_and_keeps_every_digit(board: Leaderboard) -> None:
