@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FONT = "DejaVu Sans, Verdana, sans-serif"
+# The first one is inside vl-convert: what is drawn does not depend on the fonts of the machine.
+FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 INK, SOFT, FAINT = "#222222", "#666666", "#e4e4e4"
 SMALL = 10  # letters beside lines and points
 FRAME, SHADE = "#bbbbbb", "#999999"
