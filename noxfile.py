@@ -107,6 +107,22 @@ def tables(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the site of docs/ into build/site; with --write the generated parts of the pages are renewed first.
+
+    It has a small environment of its own: building needs neither qbench nor torch. A link that leads nowhere is an
+    error, and so is anything that a page would load from another host.
+    """
+    if "--write" in session.posargs:
+        session.run(program(session, "python"), "docs/tools/pages.py", external=True)
+    install(session, Path(session.virtualenv.location), *EXTRAS["docs"])
+    session.run("python", "docs/tools/gathering.py", "build/docs")
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}
+    session.run("mkdocs", "build", "--strict", "--config-file", "build/docs/mkdocs.yml", env=quiet)
+    session.run("python", "docs/tools/offline.py", "build/site")
+
+
+@nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Write constraints.txt again; posargs name the packages whose version may change, `all` frees every one.
 

@@ -33,7 +33,7 @@ def about_fields(kind: type[BaseModel]) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        A line of Markdown for each field that is explained.
+        A line of Markdown for each field that is explained; Python's None is called null, as in YAML.
     """
     said: dict[str, str] = {}
     for owner in reversed(kind.__mro__):
@@ -44,7 +44,7 @@ def about_fields(kind: type[BaseModel]) -> dict[str, str]:
 def _attributes(section: str) -> dict[str, str]:
     parts = re.split(r"^(\w[^\n:]*?)(?: : [^\n]*)?$", section, flags=re.MULTILINE)[1:]
     return {
-        name.strip(): _in_a_line(inspect.cleandoc(text))
+        name.strip(): re.sub(r"\bNone\b", "null", _in_a_line(inspect.cleandoc(text)))
         for names, text in zip(parts[::2], parts[1::2], strict=True)
         for name in names.split(",")
     }
