@@ -62,7 +62,7 @@ def bless(
     if change.nothing:
         typer.echo(f"nothing to bless: the baseline of {device} is what was run")
         return
-    typer.echo(render_change(change, everything=everything))
+    options.show(render_change(change, everything=everything))
     why = (reason or "").strip() or change.default_reason
     if dry_run:
         typer.echo("nothing written" + ("" if why else "; blessing this needs a --reason"))

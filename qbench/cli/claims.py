@@ -74,7 +74,7 @@ def claims(
         typer.echo(render_markdown(judged, wanted, command=command))
     elif not write:
         for name, verdicts in judged.items():
-            typer.echo(f"== {name} ==\n\n{render_text(verdicts, wanted)}")
+            options.show(f"== {name} ==\n\n{render_text(verdicts, wanted)}")
 
 
 def _draw(runs: Sequence[Run], folder: Path) -> None:

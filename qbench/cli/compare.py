@@ -62,7 +62,8 @@ def compare(
     if json or form is Format.JSON:
         options.print_json(found.to_json())
     else:
-        typer.echo(comparing.show(found, suite, form=form, everything=everything, only=only, seeds=seeds))
+        said = comparing.show(found, suite, form=form, everything=everything, only=only, seeds=seeds)
+        options.show(said) if form is Format.TEXT else typer.echo(said)
     comparing.publish(comparing.show(found, suite, form=Format.MARKDOWN, only=only, seeds=seeds), comment)
     if not found.passed:
         raise typer.Exit(1)

@@ -35,6 +35,23 @@ def console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
+def text_width() -> int:
+    """Return how many columns tables may take: those of the terminal, from 80 to 120; 80 where there is none."""
+    out = Console()
+    return max(80, min(out.width, 120)) if out.is_terminal else 80
+
+
+def show(text: str) -> None:
+    """Print what renderers give: with colours in a terminal, as it is to a file or where NO_COLOR asks for that."""
+    out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    if not out.is_terminal or out.no_color:
+        typer.echo(text)
+        return
+    from qbench.report.paint import paint
+
+    out.print(paint(text))
+
+
 def results_folder() -> Path:
     """Return ``results/`` of the present folder: in a checkout, the one that git keeps."""
     return Path("results")

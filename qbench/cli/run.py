@@ -79,11 +79,11 @@ def run(
         from qbench.report.claims import render_claims
         from qbench.report.probes import render_probes
 
-        typer.echo(render_text(board))
+        options.show(render_text(board, options.text_width()))
         if probes := render_probes(records.values(), axes_of(cell for cell in cells if cell.is_probe)):
-            typer.echo("\n" + probes)
-        typer.echo("\n" + render_claims(judged, list(all_claims())))
-        typer.echo("\n" + outcome.text)
+            options.show("\n" + probes)
+        options.show("\n" + render_claims(judged, list(all_claims())))
+        options.show("\n" + outcome.text)
     if outcome.refusal is not None:
         raise outcome.refusal
     unclean = [record.label for record in records.values() if not record.clean and record.label not in outcome.expected]
