@@ -162,32 +162,42 @@ def _sentence(choices: dict[int, Choice]) -> str:
         enough.append(width)
     parts = []
     if enough:
-        last = choices[enough[-1]]
         reach = "at" if len(widths) == 1 else "down to"
-        parts.append(f"PTQ is enough {reach} {numbers.bits(enough[-1])}: {_told(last)}")
-    elif choices[widths[0]].qat != "not enough data":
-        parts.append(f"PTQ is not enough even at {numbers.bits(widths[0])}")
-    parts += [_below(choices[width]) for width in widths if width not in enough]
+        parts.append(f"PTQ is enough {reach} {numbers.bits(enough[-1])}: {_told(choices[enough[-1]])}")
+    alike: dict[str, list[Choice]] = {}
+    for width in widths[len(enough) :]:
+        choice = choices[width]
+        alike.setdefault(_SAID[choice.qat] if choice.entry else _SAID[""], []).append(choice)
+    parts += [f"{_where(held)} {said}{_nearest_of(held)}" for said, held in alike.items()]
     return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
 
 
-def _below(choice: Choice) -> str:
-    where = f"at {numbers.bits(choice.bits)}"
-    gaps = "" if not choice.missing else f" ({choice.missing} methods incomplete)"
-    if choice.entry is None:
-        return f"{where} nothing can be said yet{gaps}"
-    best = _told(choice)
-    if choice.qat == "yes":
-        return f"{where} QAT is needed: {best}{gaps}"
-    if choice.qat == "no":
-        return f"{where} PTQ is enough: {best}{gaps}"
-    said = {
-        "helps": "nothing is inside, and QAT comes nearest, by",
-        "no gain": "nothing is inside, and QAT is no nearer than PTQ; nearest is",
-        "not run": "no PTQ is inside, and no QAT was run; nearest is",
-        "not enough data": "it is not known yet whether PTQ is enough; nearest so far is",
-    }[choice.qat]
-    return f"{where} {said} {best}{gaps}"
+_SAID = {
+    "": "nothing can be said yet: seeds are missing or failed",
+    "no": "PTQ is enough",
+    "yes": "no PTQ method is inside and QAT is",
+    "helps": "nothing is inside, and QAT comes nearest",
+    "no gain": "nothing is inside, and QAT is no nearer than PTQ",
+    "not run": "no PTQ method is inside, and no QAT was run",
+    "not enough data": "it is not known yet whether PTQ is enough",
+}
+
+
+def _where(held: Sequence[Choice]) -> str:
+    widths = [str(choice.bits) for choice in held]
+    if len(widths) == 1:
+        return f"at {numbers.bits(held[0].bits)}"
+    return f"at {', '.join(widths[:-1])} and {widths[-1]} bits"
+
+
+def _nearest_of(held: Sequence[Choice]) -> str:
+    """Return the choice at each bitwidth."""
+    known = [choice for choice in held if choice.entry is not None]
+    if not known:
+        return ""
+    gaps = {choice.bits: f"; {choice.missing} methods incomplete" if choice.missing else "" for choice in known}
+    told = [f"{_told(choice)}{f' at {choice.bits}' if len(known) > 1 else ''}{gaps[choice.bits]}" for choice in known]
+    return f": {', '.join(told)}"
 
 
 def _told(choice: Choice) -> str:

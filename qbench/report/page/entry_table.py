@@ -111,10 +111,10 @@ COLUMNS = (
     Column("accuracy", "Acc %", "Of the evaluation images, and points above full precision.", numeric=True),
     Column("recovered", "G", "Share of rtn's excess that the method does away with.", numeric=True),
     Column("seconds", "Sec.", "Seconds that the method took, mean over seeds.", numeric=True),
+    Column("status", "Cells", "What became of them, and everything about each: a seed each.", listed=True),
     Column("effective", "Eff. bits", "What a weight takes, scales and zero points included.", numeric=True),
     Column("memory", "MiB", "Highest memory of the process.", numeric=True),
     Column("loss", "Loss", "Nats a token or an image, mean over seeds.", numeric=True),
-    Column("status", "Status", "What became of its cells.", listed=True),
 )
 
 

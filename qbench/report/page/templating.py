@@ -10,6 +10,7 @@ from qbench.report import numbers
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 
 @cache
@@ -33,4 +34,16 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["bits"] = numbers.bits
+    made.filters["label"] = _label
     return made
+
+
+def _label(text: str) -> Markup:
+    """Return a label whose options are in smaller letters, and which may be broken between its parts."""
+    from markupsafe import Markup, escape
+
+    name, bracket, options = text.partition("[")
+    told = escape(name).replace("/", Markup("/<wbr>"))
+    if not bracket:
+        return told
+    return told + Markup('<span class="options">[{}</span>').format(escape(options).replace(",", Markup(",<wbr>")))

@@ -88,7 +88,6 @@ const table = once(async (id) => {
     columnDefs: heads.map((head, at) => ({
       targets: at,
       type: head.dataset.kind === "num" ? "num" : "string",
-      orderable: head.dataset.kind !== "links",
       columnControl: "listed" in head.dataset ? [["searchList"]] : [],
     })),
     language: { search: "Search", lengthMenu: "Show _MENU_", info: "_START_ to _END_ of _TOTAL_", searchPlaceholder: "any word" },
