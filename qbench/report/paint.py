@@ -41,9 +41,8 @@ def paint(text: str) -> Text:
     painted = Text(text)
     for style, words in _STYLES:
         # Part of a name, such as an option, is no verdict.
-        painted.highlight_regex(
-            rf"(?<![\w\[=,/.-])(?:{'|'.join(map(re.escape, words))})(?: \d+/\d+)?(?![\w\]=/])", style
-        )
+        found = rf"(?<![\w\[=,/.-])(?:{'|'.join(words)})(?: \d+/\d+)?(?![\w\]=/])"
+        painted.highlight_regex(found, style)
     for style, words in _VERDICTS:
         painted.highlight_regex(rf"(?m)^(?:{'|'.join(words)})\b", style)
     painted.highlight_regex(_HEADERS, "bold")
