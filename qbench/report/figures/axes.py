@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from qbench.report.figures.figure import Axis
 
-_TICKS = 5
+_TICKS = 6
 _SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 
@@ -46,6 +46,20 @@ def round_numbers(low: float, high: float, constant: float) -> tuple[float, ...]
         if len(ticks) >= _TICKS:
             break
     return tuple(ticks)
+
+
+def log_numbers(low: float, high: float) -> tuple[float, ...]:
+    """Return ticks for a logarithmic axis, some six in sight; few where the axis is short."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    step = max(1, len(powers) // 8 + 1)
+    found: list[float] = []
+    for leading in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
+        spaced = [power for power in powers if len(leading) > 1 or power % step == 0]
+        found = [float(f"{one * 10.0**power:.6g}") for power in spaced for one in leading]
+        found = [tick for tick in found if low <= tick <= high]
+        if len(found) >= _TICKS - 2:
+            break
+    return tuple(found)
 
 
 def change_axis(title: str, tau: float | None) -> Axis:

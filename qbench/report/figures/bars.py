@@ -25,18 +25,32 @@ def bars(frame: Bars, styles: Mapping[str, theme.Style], width: int) -> dict[str
     width : int
         Pixels; the height is what bars take.
     """
-    rows = [_row(bar, styles[bar.series]) for bar in frame.bars]
+    rows = [_row(bar) for bar in frame.bars]
     names = [bar.name for bar in frame.bars]
     y = {
         "field": "name",
         "type": "nominal",
         "scale": {"domain": names, "paddingInner": 0.3, "paddingOuter": 0.2},
-        "axis": {"title": None, "grid": False, "ticks": False, "domain": False, "labelLimit": 230, "labelPadding": 6},
+        "axis": {
+            "title": None,
+            "grid": False,
+            "ticks": False,
+            "domain": False,
+            "labelLimit": 250,
+            "labels": frame.named,
+        },
     }
     told = {"name": "of", "x": f"{frame.x.title}#", **({"interval": "95 % interval"} if _bounded(frame) else {})}
     told |= {name: name for bar in frame.bars for name, _ in bar.told}
-    literal = {"stroke": {"field": "colour", **LITERAL}, "fill": {"field": "filling", **LITERAL}}
-    bar = {"strokeWidth": 1.5, "clip": True}
+    looks = {styles[one.series] for one in frame.bars}
+    bar: dict[str, Any] = {"strokeWidth": 1.5, "clip": True}
+    literal: dict[str, Any] = {}
+    if len(looks) == 1:
+        bar |= dict(zip(("stroke", "fill"), _colours(*looks), strict=True))
+    else:
+        literal = {channel: {"field": channel, **LITERAL} for channel in ("stroke", "fill")}
+        for row, one in zip(rows, frame.bars, strict=True):
+            row |= dict(zip(("stroke", "fill"), _colours(styles[one.series]), strict=True))
     layers = [layer("bar", rows, bar, x2={"datum": 0}, **literal, tooltip=tooltips(told)), *_whiskers(frame)]
     for level in frame.levels:
         line = [{"x": level.value}]
@@ -64,14 +78,13 @@ def _whiskers(frame: Bars) -> list[Layer]:
     return [layer("rule", rows, {**how, "clip": True}, x2={"field": "end"}) for how in looks] if rows else []
 
 
-def _row(bar: Bar, style: theme.Style) -> Row:
-    row: Row = {
-        "name": bar.name,
-        "x": rounded(bar.value),
-        "colour": style.colour,
-        "filling": theme.GROUND if style.hollow else style.colour,
-        **dict(bar.told),
-    }
+def _colours(style: theme.Style) -> tuple[str, str]:
+    """Return the colours of outline and filling."""
+    return style.colour, theme.GROUND if style.hollow else style.colour
+
+
+def _row(bar: Bar) -> Row:
+    row: Row = {"name": bar.name, "x": rounded(bar.value), **dict(bar.told)}
     if bar.low is not None and bar.high is not None:
         row["interval"] = f"{bar.low:.4g} to {bar.high:.4g}"
     return row

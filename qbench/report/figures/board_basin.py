@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from qbench.claims.curves import crossing
 from qbench.claims.points import point_of
 from qbench.claims.subject import Subject, subjects
-from qbench.report.figures.axes import bits_axis, change_axis
+from qbench.report.figures.axes import bits_axis, change_axis, round_numbers
 from qbench.report.figures.board_parts import Shelf, spread_pages
 from qbench.report.figures.figure import Axis, Curve, Figure, Level, Panel
 from qbench.report.figures.places import bits_of, present, probe
@@ -55,11 +56,13 @@ def _panels(shelf: Shelf, subject: Subject) -> list[Panel]:
     radii = _radii(subject, walks)
     bits = sorted({width for _, _, width in places}, reverse=True)
     pairs = sorted({(method, seed) for method, seed, _ in places}, key=lambda pair: (_METHODS.index(pair[0]), pair[1]))
+    # That of the longest moves: to the right of it there is room for words.
+    labelled = max(places, key=lambda place: places[place])[0]
     moved, lost = [], []
     for method, seed in pairs:
         rows = [(float(width), *places[method, seed, width]) for width in bits if (method, seed, width) in places]
         widths, away, excess = zip(*rows, strict=True)
-        labels = tuple(f"{width:.0f}" for width in widths) if method == "rtn" else ()
+        labels = tuple(f"{width:.0f}" for width in widths) if method == labelled else ()
         moved.append(Curve(method, seed, widths, away))
         lost.append(Curve(method, seed, away, excess, widths, labels))
     levels = [
@@ -70,7 +73,7 @@ def _panels(shelf: Shelf, subject: Subject) -> list[Panel]:
         Panel(
             f"{name}\nby distance",
             Axis(_DISTANCE, "log"),
-            change_axis("excess loss D over fp (nats)", subject.tolerance),
+            _loss(subject, [*walks, *lost]),
             (*walks, *lost),
             levels=(
                 Level("y", subject.tolerance, "τ"),
@@ -78,6 +81,15 @@ def _panels(shelf: Shelf, subject: Subject) -> list[Panel]:
             ),
         ),
     ]
+
+
+def _loss(subject: Subject, curves: Sequence[Curve]) -> Axis:
+    """Return an axis with room below zero for words."""
+    values = [value for curve in curves for value in curve.y if math.isfinite(value)]
+    low, high = min(-0.5 * subject.tolerance, *values), max(values)
+    ticks = round_numbers(0.0, high, subject.tolerance)
+    axis = change_axis("excess loss D over fp (nats)", subject.tolerance)
+    return replace(axis, low=low, high=high, ticks=ticks)
 
 
 def _walks(subject: Subject) -> list[Curve]:

@@ -7,28 +7,36 @@ from collections.abc import Sequence
 from qbench.report import numbers
 from qbench.report.entries import Entry
 from qbench.report.figures.axes import change_axis
-from qbench.report.figures.board_parts import Shelf, intervals, low_bits, own_ends, spread_pages, told_of, unfinished
+from qbench.report.figures.board_parts import (
+    Shelf,
+    in_rows,
+    intervals,
+    low_bits,
+    own_ends,
+    spread_pages,
+    told_of,
+    unfinished,
+)
 from qbench.report.figures.estimates import Estimate, Front, Trend
 from qbench.report.figures.figure import Axis, Figure, Panel
 from qbench.report.figures.places import counted
 from qbench.report.leaderboard import Group
 
 _LEAST = 3  # methods: two have a front that says nothing
-_SECONDS = tuple(one * 10.0**power for power in range(-5, 6) for one in (1.0, 3.0))
 
 
 def paretos(shelf: Shelf) -> list[Figure]:
     """Return what each method loses by its seconds, a frame a quantizer and bitwidth at which rounding loses."""
-    panels = []
+    panels: dict[tuple[int, int], Panel] = {}
     drawn: list[Entry] = []
-    for group in shelf.groups:
+    for number, group in enumerate(shelf.groups):
         for width in low_bits(group):
             entries = {label: group.rows[label][width] for label in shelf.methods if width in group.rows.get(label, {})}
             places = {label: one for label, entry in entries.items() if (one := _place(group, entry)) is not None}
             if len(places) >= _LEAST:
                 drawn += entries.values()
-                panels.append(_panel(shelf, group, width, places))
-    estimates = [one for panel in panels for trend in panel.trends for one in trend.estimates]
+                panels[number, width] = _panel(shelf, group, width, places)
+    estimates = [one for panel in panels.values() for trend in panel.trends for one in trend.estimates]
     covers = [entry.excess.covers for entry in drawn if entry.excess is not None]
     notes = [
         "Line: the front, which no other method is both better and faster than; behind it points are faint. Filled: "
@@ -36,7 +44,7 @@ def paretos(shelf: Shelf) -> list[Figure]:
         " ".join(part for part in (unfinished(drawn), shelf.undrawn) if part),
     ]
     title = f"{shelf.name}: what is lost against what the method takes"
-    return spread_pages(f"pareto_{shelf.file}", title, shelf.seeds, notes, panels, shelf.looks)
+    return spread_pages(f"pareto_{shelf.file}", title, shelf.seeds, notes, in_rows(panels), shelf.looks)
 
 
 def front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -81,7 +89,7 @@ def _panel(shelf: Shelf, group: Group, width: int, places: dict[str, Estimate]) 
     x, y = zip(*best, strict=True)
     panel = Panel(
         f"{shelf.quantizers[str(group.quantizer)]}, {counted(width)}",
-        Axis("seconds of the method", "log", ticks=_SECONDS),
+        Axis("seconds of the method", "log"),
         lost if group.of_images else change_axis("excess loss D over fp (nats)", None),
         (),
         joined=False,

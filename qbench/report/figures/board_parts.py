@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 from qbench.report.entries import Entry, find_rounding
 from qbench.report.figures.axes import round_numbers
@@ -14,6 +15,8 @@ from qbench.report.figures.naming import file_names, plainest, short
 from qbench.report.figures.paging import MOST_PANELS, brief
 from qbench.report.figures.theme import Style, looks_of_methods
 from qbench.report.leaderboard import Group, Leaderboard
+
+Frame = TypeVar("Frame", Panel, Bars)
 
 MOST_METHODS = 8  # in one frame
 _ABLATIONS = frozenset({"latent_grad", "noise_grad", "random_grad", "ft_then_ptq"})
@@ -79,7 +82,7 @@ class Shelf:
         """Return how many methods are not drawn, in words; empty where all are."""
         every = {label for group in self.groups for label in group.rows}
         count = len(every) - len(self.methods)
-        return f"{count} more {'rows are' if count > 1 else 'row is'} in the table." if count else ""
+        return f"{count} more {'methods are' if count > 1 else 'method is'} in the table." if count else ""
 
 
 def shelves(board: Leaderboard) -> list[Shelf]:
@@ -171,6 +174,19 @@ def _reach(panel: Panel) -> list[float]:
     found = [end for one in estimates for end in (one.y, one.low, one.high) if end is not None]
     found += [y for guide in panel.guides for y in guide.y]
     return found + [level.value for level in panel.levels if level.axis == "y"]
+
+
+def in_rows(frames: Mapping[tuple[int, int], Frame]) -> list[Frame]:
+    """Return frames in the order in which two columns show like beside like.
+
+    Parameters
+    ----------
+    frames : mapping of (int, int) to Panel or Bars
+        By quantizer and bits. Of an odd number of bitwidths the fewest bits come first.
+    """
+    if len({bits for _, bits in frames}) % 2:
+        return [frames[place] for place in sorted(frames, key=lambda place: (place[1], place[0]))]
+    return [frames[place] for place in sorted(frames, key=lambda place: (place[0], -place[1]))]
 
 
 def spread_pages(

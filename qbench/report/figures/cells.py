@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
 from qbench.report.figures.estimates import Bar
@@ -10,7 +12,9 @@ from qbench.store.record import Record
 
 _MOST_PLACES = 100  # of a curve
 _PLACES = ("trajectory/step", "t", "scale", "step", "factor")
+_SPREADS = ("se", "spread")  # of others' means
 _SIZE = (300, 170)
+_WIDTH = 180  # of bars
 
 
 def cell_figures(record: Record) -> list[Figure]:
@@ -21,51 +25,76 @@ def cell_figures(record: Record) -> list[Figure]:
     record : Record
         Of a method or of a probe; one that is not ``ok`` may have none.
     """
-    title = record.label
-    figures = [
-        Figure("traces", title, "", notes, (panel,), 1, size=_SIZE)
-        for panel, notes in _traces(record)
-        if not panel.empty
-    ]
-    if record.layers:
-        frames = (
-            Bars("error of weights |W - Wq|² / |W|²", Axis("share", low=0.0), _bars(record, "weight_error")),
-            Bars("error of outputs |WX - WqX|² / |WX|²", Axis("share", low=0.0), _bars(record, "output_error")),
-        )
-        figures.append(Figure("layers", title, "", (), frames, 2, size=(190, 0)))
+    figures = [figure for figure in _traces(record) if not all(panel.empty for panel in figure.panels)]
+    return [*figures, *([_layers(record)] if record.layers else [])]
+
+
+def _layers(record: Record) -> Figure:
+    names = _short([layer.name for layer in record.layers])
+    weights = Bars(
+        "weights", Axis("|W - Wq|² / |W|²", low=0.0), _bars(names, [layer.weight_error for layer in record.layers])
+    )
+    outputs = Bars(
+        "outputs",
+        Axis("|WX - WqX|² / |WX|²", low=0.0),
+        _bars(names, [layer.output_error for layer in record.layers]),
+        named=False,
+    )
+    return Figure("layers", "Error of each layer", "", (), (weights, outputs), 2, size=(_WIDTH, 0))
+
+
+def _bars(names: Sequence[str], values: Sequence[float]) -> tuple[Bar, ...]:
+    return tuple(Bar(name, "layer", value, text=f"{value:.2g}") for name, value in zip(names, values, strict=True))
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Return names without the parts that all begin with."""
+    parts = [name.split(".") for name in names]
+    common = 0
+    while len(names) > 1 and all(len(one) > common + 1 for one in parts) and len({one[common] for one in parts}) == 1:
+        common += 1
+    return [".".join(one[common:]) for one in parts]
+
+
+def _traces(record: Record) -> list[Figure]:
+    """Return a figure for each kind of trace."""
+    seed = int(record.axes.get("seed") or 0)
+    kinds: dict[tuple[str, str], list[Curve]] = {}
+    widths: dict[tuple[str, str], int] = {}
+    for name, values in sorted(record.traces.items()):
+        if name in _PLACES or len(values) < 2 or re.split("[/_]", name)[-1] in _SPREADS:
+            continue
+        place = next((at for at in _PLACES if len(record.traces.get(at, ())) == len(values)), "")
+        x = record.traces[place] if place else [float(step) for step in range(1, len(values) + 1)]
+        kind, series = _kind(name, place)
+        width = -(-len(values) // _MOST_PLACES)
+        widths[kind, place] = max(width, widths.get((kind, place), 1))
+        kinds.setdefault((kind, place), []).append(Curve(series, seed, _averaged(x, width), _averaged(values, width)))
+    figures = []
+    for (kind, place), curves in sorted(kinds.items()):
+        axis = Axis(place.rpartition("/")[2] or "step", "log" if place in ("step", "factor", "scale") else "linear")
+        notes = (f"Means over {widths[kind, place]} steps each.",) if widths[kind, place] > 1 else ()
+        panel = Panel("", axis, Axis(kind), tuple(curves))
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", kind)
+        figures.append(Figure(f"trace_{name}", kind.replace("_", " "), "", notes, (panel,), 1, size=_SIZE))
     return figures
 
 
-def _bars(record: Record, name: str) -> tuple[Bar, ...]:
-    return tuple(
-        Bar(layer.name, "layer", getattr(layer, name), text=f"{getattr(layer, name):.2g}") for layer in record.layers
-    )
-
-
-def _traces(record: Record) -> list[tuple[Panel, tuple[str, ...]]]:
-    """Return a panel for each kind of trace, and what is to be said of it."""
-    seed = int(record.axes.get("seed") or 0)
-    kinds: dict[tuple[str, str], list[Curve]] = {}
-    windows = 1
-    for name, values in sorted(record.traces.items()):
-        if name in _PLACES or len(values) < 2 or name.endswith(("_se", "/se", "spread")):
-            continue
-        place = next((at for at in _PLACES if len(record.traces.get(at, ())) == len(values)), None)
-        kind = name.rpartition("/")[0] or name
-        x = record.traces[place] if place is not None else [float(step) for step in range(1, len(values) + 1)]
-        width = -(-len(values) // _MOST_PLACES)
-        windows = max(windows, width)
-        kinds.setdefault((kind, place or "step"), []).append(
-            Curve(name.rpartition("/")[2], seed, _averaged(x, width), _averaged(values, width))
-        )
-    note = (f"Means over up to {windows} places.",) if windows > 1 else ()
-    return [
-        (Panel(kind, Axis(place.rpartition("/")[2]), Axis(kind), tuple(curves)), note)
-        for (kind, place), curves in sorted(kinds.items())
-    ]
+def _kind(name: str, place: str) -> tuple[str, str]:
+    """Return what a trace measures, and of what: traces that measure the same share a frame."""
+    first, _, last = name.rpartition("/")
+    if place == "t":
+        return "excess loss", name
+    if last == "excess":
+        return "excess loss", first
+    if first == "trajectory":
+        return "excess loss while training", last
+    if first.startswith("trajectory"):
+        return f"{last} while training", last
+    return (first, last) if first else (last, last)
 
 
 def _averaged(values: Sequence[float], width: int) -> tuple[float, ...]:
     """Return means over runs of values."""
     parts = [values[start : start + width] for start in range(0, len(values), width)]
-    return tuple(sum(part) / len(part) for part in parts)
+    return tuple(math.fsum(part) / len(part) if all(map(math.isfinite, part)) else math.nan for part in parts)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from qbench.report.figures import theme
+from qbench.report.figures.axes import log_numbers
 from qbench.report.figures.figure import Axis, Panel
 
 Layer = dict[str, Any]
@@ -37,7 +39,17 @@ def layer(mark: str, rows: Sequence[Row], look: Mapping[str, Any], **channels: A
 
 
 def word(rows: Sequence[Row], colour: str, look: Mapping[str, Any], **channels: Any) -> Layer:
-    """Return a layer of words, the field ``name`` of each row; see `layer`."""
+    """Return a layer of words.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Their words are the field ``name``.
+    colour : str
+        Of the words.
+    look, channels
+        See `layer`.
+    """
     how = {"fontSize": theme.SMALL, "font": theme.FONT, "color": colour, **look}
     return layer("text", rows, how, text={"field": "name", "type": "nominal"}, **channels)
 
@@ -50,7 +62,16 @@ def rounded(value: float) -> float:
 
 def frame(panel: Panel) -> dict[str, Any]:
     """Return the encodings of both axes, which all layers of a panel share."""
-    return {"x": axis("x", panel.x), "y": axis("y", panel.y)}
+    return {"x": axis("x", _ticked(panel.x, 0, panel)), "y": axis("y", _ticked(panel.y, 1, panel))}
+
+
+def _ticked(of: Axis, index: int, panel: Panel) -> Axis:
+    """Return a logarithmic axis with ticks at round numbers; by itself the drawing puts nine into each decade."""
+    values = [place[index] for place in panel.places if of.shows(place[index])]
+    if of.scale != "log" or of.ticks or not values:
+        return of
+    low, high = (value if end is None else end for end, value in ((of.low, min(values)), (of.high, max(values))))
+    return replace(of, ticks=log_numbers(low, high))
 
 
 def axis(field: str, of: Axis) -> dict[str, Any]:

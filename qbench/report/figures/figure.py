@@ -206,12 +206,15 @@ class Bars:
         From the top; no two of one name.
     levels : tuple of Level
         What they are held against; of ``x``.
+    named : bool
+        Whether names stand beside bars; not where the frame to the left has the same ones.
     """
 
     title: str
     x: Axis
     bars: tuple[Bar, ...]
     levels: tuple[Level, ...] = ()
+    named: bool = True
 
     @property
     def empty(self) -> bool:
