@@ -13,6 +13,7 @@ from qbench.report.figures.figure import Panel
 from qbench.report.figures.words import words_beside
 
 _APART = 0.009  # of the frame, between trends at one place, so that whiskers do not hide each other
+_OPACITY = {"type": "quantitative", "scale": None, "legend": None}
 _FAINT = 0.45
 
 
@@ -39,7 +40,7 @@ def trends(panel: Panel, styles: Mapping[str, theme.Style], size: tuple[int, int
             how = {"color": style.colour, "strokeDash": list(style.dash), "strokeWidth": 1.7, "clip": True}
             layers.append(layer("line", [{"x": row["x"], "y": row["y"]} for row in found], how))
     if ends := [end for trend, _ in held for end in _ends(panel, trend, styles[trend.series])]:
-        literal = {"color": {"field": "colour", **LITERAL}, "opacity": {"field": "opacity", **LITERAL}}
+        literal = {"color": {"field": "colour", **LITERAL}, "opacity": {"field": "opacity", **_OPACITY}}
         rule = {"strokeWidth": 1.4, "clip": True}
         layers.append(layer("rule", ends, rule, y2={"field": "end"}, **literal))
     extra = {name: name for trend in panel.trends for one in trend.estimates for name, _ in one.told}
@@ -47,7 +48,7 @@ def trends(panel: Panel, styles: Mapping[str, theme.Style], size: tuple[int, int
     told |= {"interval": "95 % interval"} if ends else {}
     point = {"filled": False, "size": 50, "strokeWidth": 1.5, "clip": True}
     named = all(trend.label for trend in panel.trends)
-    channels = {**look(styles, legend=not named), "opacity": {"field": "opacity", **LITERAL}}
+    channels = {**look(styles, legend=not named), "opacity": {"field": "opacity", **_OPACITY}}
     layers.append(layer("point", rows, point, **channels, tooltip=tooltips({**told, "seeds": "seeds", **extra})))
     return layers + words_beside(panel, size)
 
