@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from qbench.report.figures.figure import Axis
 
-_TICKS = 6
+_TICKS, _FEW = 6, 3
 _SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 
@@ -57,9 +57,19 @@ def log_numbers(low: float, high: float) -> tuple[float, ...]:
         spaced = [power for power in powers if len(leading) > 1 or power % step == 0]
         found = [float(f"{one * 10.0**power:.6g}") for power in spaced for one in leading]
         found = [tick for tick in found if low <= tick <= high]
-        if len(found) >= _TICKS - 2:
-            break
-    return tuple(found)
+        if len(found) >= _FEW:
+            return tuple(found)
+    return _evenly(low, high)
+
+
+def _evenly(low: float, high: float) -> tuple[float, ...]:
+    """Return round numbers at equal distances, for an axis too short for those of each decade."""
+    if high <= low:
+        return (low,)
+    power = 10.0 ** math.floor(math.log10((high - low) / _FEW))
+    step = next(size * power for size in (10.0, 5.0, 2.0, 1.0) if (high - low) / (size * power) >= _FEW)
+    first = math.ceil(low / step)
+    return tuple(float(f"{one * step:.6g}") for one in range(first, math.floor(high / step) + 1))
 
 
 def change_axis(title: str, tau: float | None) -> Axis:

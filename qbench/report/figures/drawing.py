@@ -17,7 +17,7 @@ Format = Literal["svg", "png"]
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _SIZES = {1: (500, 310), 2: (340, 240), 3: (255, 200)}
-_LETTER, _PANEL_LETTER, _SMALL_LETTER = 9.2, 7.0, 6.5  # pixels: of titles, those of panels, and subtitles
+_LETTER, _PANEL_LETTER, _SMALL_LETTER = 7.6, 6.3, 5.5  # pixels: of titles, those of panels, and subtitles
 _SHARP = 2.0  # pixels of a PNG for each of the drawing
 
 

@@ -18,6 +18,7 @@ Row = dict[str, Any]
 LITERAL: dict[str, Any] = {"type": "nominal", "scale": None, "legend": None}
 """A channel whose field holds what is drawn, a colour say; no scale, and nothing in the legend."""
 
+_PADDING, _LABELLED = 7, 18  # pixels between the frame and the marks at the ends, without words beside these and with
 _DIGITS = 5  # of coordinates: a tenth of a pixel takes four
 
 
@@ -62,12 +63,17 @@ def rounded(value: float) -> float:
 
 def frame(panel: Panel) -> dict[str, Any]:
     """Return the encodings of both axes, which all layers of a panel share."""
-    return {"x": axis("x", _ticked(panel.x, 0, panel)), "y": axis("y", _ticked(panel.y, 1, panel))}
+    axes = {"x": axis("x", _ticked(panel.x, 0, panel)), "y": axis("y", _ticked(panel.y, 1, panel))}
+    if any(curve.labels for curve in panel.curves):
+        for one in axes.values():
+            one["scale"]["padding"] = _LABELLED
+    return axes
 
 
 def _ticked(of: Axis, index: int, panel: Panel) -> Axis:
     """Return a logarithmic axis with ticks at round numbers; by itself the drawing puts nine into each decade."""
-    values = [place[index] for place in panel.places if of.shows(place[index])]
+    places = [*panel.places, *(place for guide in panel.guides for place in zip(guide.x, guide.y, strict=True))]
+    values = [place[index] for place in places if of.shows(place[index])]
     if of.scale != "log" or of.ticks or not values:
         return of
     low, high = (value if end is None else end for end, value in ((of.low, min(values)), (of.high, max(values))))
@@ -85,7 +91,9 @@ def axis(field: str, of: Axis) -> dict[str, Any]:
         What it shows.
     """
     # Room for the marks at the ends.
-    scale: dict[str, Any] = {"type": of.scale, "zero": False, "nice": False, "padding": 7}
+    scale: dict[str, Any] = {"type": of.scale, "nice": False, "padding": _PADDING}
+    if of.scale != "log":  # which has no 0, and would be warned of
+        scale["zero"] = False
     if of.scale == "symlog":
         scale["constant"] = of.constant
     if of.falling:

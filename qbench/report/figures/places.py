@@ -77,7 +77,9 @@ def outside(subject: Subject, *names: str) -> list[int]:
 
 def where(subject: Subject, bits: int | None = None) -> str:
     """Return what a panel is called: in one line, or in two where it is long."""
-    model, rest = brief(subject.model), brief(subject.quantizer) + ("" if bits is None else f", {counted(bits)}")
+    # Of lattices bits say nothing.
+    told = "" if bits is None or subject.is_lattice else f", {counted(bits)}"
+    model, rest = brief(subject.model), brief(subject.quantizer) + told
     return f"{model}, {rest}" if len(model) + len(rest) < _LINE else f"{model}\n{rest}"
 
 

@@ -12,7 +12,7 @@ from qbench.report.figures.figure import Axis, Panel
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom, pixels."""
 
-_LETTER, _HEIGHT, _ROOM = 6.2, 11.0, 8.0  # pixels: of a letter, of a line of words, and between a point and its word
+_LETTER, _HEIGHT, _ROOM = 5.5, 11.0, 8.0  # pixels: of a letter, of a line of words, and between a point and its word
 _PADDING = 7.0  # of the axes, pixels
 
 # How words lie to their point: alignment, and by how many pixels they are moved.

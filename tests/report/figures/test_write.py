@@ -69,7 +69,8 @@ def rows(spec: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
 def rows_in(spec: Any) -> Iterator[dict[str, Any]]:
     """Yield the rows of all data in a part of a specification."""
     if isinstance(spec, dict):
-        yield from spec.get("data", {}).get("values", [])
+        held = spec.get("data", {}).get("values", [])
+        yield from held if isinstance(held, list) else []
     for part in spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else []:
         yield from rows_in(part)
 
