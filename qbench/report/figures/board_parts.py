@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
-from qbench.report.entries import Entry, find_rounding
+from qbench.report.entries import Entry, find_rounding, is_rounding
 from qbench.report.figures.axes import round_numbers
 from qbench.report.figures.estimates import Estimate
 from qbench.report.figures.figure import Bars, Figure, Panel
@@ -43,8 +44,16 @@ class Shelf:
 
     @cached_property
     def methods(self) -> list[str]:
-        """Return the labels of the methods that are drawn, in the order of the suite: the plain ones, no ablations."""
-        return plainest(self._all, MOST_METHODS)
+        """Return the labels of the methods that are drawn, in the order of the suite: the plain ones, no ablations.
+
+        Of too many those that lose least, and rounding.
+        """
+        return plainest(self._all, MOST_METHODS, self._rank)
+
+    def _rank(self, label: str) -> float:
+        rows = [group.rows[label] for group in self.groups if label in group.rows]
+        lost = [excess.mean for row in rows if (excess := row[min(row)].excess) is not None]
+        return -math.inf if is_rounding(label) else sum(lost) / len(lost) if lost else math.inf
 
     @cached_property
     def _all(self) -> list[str]:

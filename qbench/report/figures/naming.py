@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from qbench.report.figures.paging import brief
 
@@ -26,7 +26,7 @@ def short(labels: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def plainest(labels: Sequence[str], most: int) -> list[str]:
+def plainest(labels: Sequence[str], most: int, rank: Callable[[str], float] = lambda label: 0.0) -> list[str]:
     """Return at most so many labels, in their own order: of every name the plainest, then variants of one option.
 
     Parameters
@@ -35,16 +35,17 @@ def plainest(labels: Sequence[str], most: int) -> list[str]:
         Distinct.
     most : int
         How many.
+    rank : callable
+        Which come first of as plain ones, where there are too many; lower ones do.
     """
     place = {label: number for number, label in enumerate(labels)}
-    ranks: dict[str, tuple[bool, int, int]] = {}
-    seen: dict[str, int] = {}
+    ranks: dict[str, tuple[bool, float, int]] = {}
+    fewest: dict[str, int] = {}
     for label in sorted(labels, key=lambda one: (len(_parts(one)[1]), place[one])):
         name, options = _parts(label)
-        fewest = seen.setdefault(name, len(options))
-        variant = name in {_parts(other)[0] for other in ranks}
-        if not variant or len(options) <= fewest + 1:
-            ranks[label] = (variant, len(options), place[label])
+        variant = name in fewest
+        if len(options) <= fewest.setdefault(name, len(options)) + 1:
+            ranks[label] = (variant, rank(label), place[label])
     kept = sorted(ranks, key=lambda label: ranks[label])[:most]
     return sorted(kept, key=lambda label: place[label])
 
