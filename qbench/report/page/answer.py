@@ -28,8 +28,7 @@ class Choice:
     regime : str
         Of that entry; empty where it is not known.
     qat : str
-        Whether QAT is needed: ``no``, ``yes``, ``helps`` (inside nowhere, but nearer than PTQ), ``no gain``, ``not
-        enough data``, ``not run``.
+        Whether QAT is needed: ``no``, ``yes``, ``helps`` (inside nowhere, but nearer than PTQ), ``no gain``, ``unknown``, ``not run``.
     missing : int
         Methods at this bitwidth that lack a seed.
     """
@@ -111,7 +110,7 @@ def _choose(width: int, asked: Sequence[Entry]) -> Choice:
     ptq, qat = [one for one in known if not one.trained], [one for one in known if one.trained]
     chosen = _cheapest(ptq) or _cheapest(qat) or _nearest(known)
     if chosen is None:  # no regime, but perhaps a loss: full precision is no better than chance, say
-        return Choice(width, None, "", "not enough data", missing)
+        return Choice(width, None, "", "unknown", missing)
     need = _need(ptq, qat, [entry for entry in asked if not entry.complete])
     return Choice(width, chosen, word(chosen), need, missing)
 
@@ -120,11 +119,11 @@ def _need(ptq: Sequence[Entry], qat: Sequence[Entry], incomplete: Sequence[Entry
     if any(map(_inside, ptq)):
         return "no"
     if any(not entry.is_qat for entry in incomplete) or not ptq:
-        return "not enough data"  # what is not there could be inside
+        return "unknown"  # what is not there could be inside
     if any(map(_inside, qat)):
         return "yes"
     if any(entry.is_qat for entry in incomplete):
-        return "not enough data"
+        return "unknown"
     if not qat:
         return "not run"
     best_ptq, best_qat = _nearest(ptq), _nearest(qat)
@@ -179,7 +178,7 @@ _SAID = {
     "helps": "nothing is inside, and QAT comes nearest",
     "no gain": "nothing is inside, and QAT is no nearer than PTQ",
     "not run": "no PTQ method is inside, and no QAT was run",
-    "not enough data": "it is not known yet whether PTQ is enough",
+    "unknown": "it is not known yet whether PTQ is enough",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,7 @@ def _chart(figure: Figure, name: str) -> Chart:
     spec = specification(figure)
     # Heading and notes are words of the page, which wrap and can be read aloud.
     spec.pop("title", None)
+    spec = _without_csv(spec)
     return Chart(name, figure.title, figure.of, figure.notes, claim_of(figure) or "", spec)
 
 
@@ -75,3 +77,22 @@ def specs(charts: Iterable[Chart]) -> dict[str, dict[str, Any]]:
 def of_claim(charts: Sequence[Chart], claim: str) -> list[Chart]:
     """Return the charts of a claim."""
     return [chart for chart in charts if chart.claim == claim]
+
+
+def _without_csv(part: Any) -> Any:
+    """Return a part of a specification with its tables as rows: Vega's reader of CSV makes code from text."""
+    if isinstance(part, list):
+        return [_without_csv(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if part.get("format") == {"type": "csv"}:
+        rows = csv.DictReader(part["values"].splitlines())
+        return {"values": [{name: _number(value) for name, value in row.items()} for row in rows]}
+    return {name: _without_csv(one) for name, one in part.items()}
+
+
+def _number(text: str) -> float | str | None:
+    try:
+        return float(text)
+    except ValueError:
+        return text or None

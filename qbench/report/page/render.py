@@ -11,7 +11,7 @@ from qbench.report.claims import LEGEND as CLAIMS_LEGEND
 from qbench.report.comparison_cells import HEADERS as COMPARISON_HEADERS
 from qbench.report.figures.bundle import javascript
 from qbench.report.figures.theme import DARK
-from qbench.report.landscape_sheet import meanings
+from qbench.report.landscape_sheet import Sheet, meanings
 from qbench.report.layout import counts, footnotes, legend
 from qbench.report.page import answer, assets
 from qbench.report.page.against import Compared, compared
@@ -106,6 +106,7 @@ def render_page(runs: Sequence[Run], *, title: str | None = None) -> str:
             word=answer.word,
             tone=answer.tone,
             told=answer.told,
+            numeric=_numeric,
             claims_legend=CLAIMS_LEGEND,
             comparison_headers=COMPARISON_HEADERS,
             policy=assets.policy(script),
@@ -162,3 +163,8 @@ def _cells(part: Part) -> dict[str, Any]:
         html = render_cell(place, rows[place.row], known, charts)
         found[place.route] = {"title": place.label, "html": html, "charts": specs(charts)}
     return found
+
+
+def _numeric(sheet: Sheet) -> list[int]:
+    """Return which columns of a sheet hold no words."""
+    return [at for at in range(len(sheet.columns)) if not any(isinstance(row[at], str) for row in sheet.rows)]

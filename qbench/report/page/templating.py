@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,10 @@ def _label(text: str) -> Markup:
     """Return a label whose options are in smaller letters, and which may be broken between its parts."""
     from markupsafe import Markup, escape
 
-    name, bracket, options = text.partition("[")
-    told = escape(name).replace("/", Markup("/<wbr>"))
-    if not bracket:
-        return told
-    return told + Markup('<span class="options">[{}</span>').format(escape(options).replace(",", Markup(",<wbr>")))
+    told = Markup("")
+    for part in re.split(r"(\[[^\]]*\])", text):
+        if part.startswith("["):
+            told += Markup('<span class="options">{}</span>').format(escape(part).replace(",", Markup(",<wbr>")))
+        else:
+            told += escape(part).replace("/", Markup("/<wbr>"))
+    return told

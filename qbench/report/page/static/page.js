@@ -31,6 +31,7 @@ let chosen = null;
 const isDark = () => root.dataset.theme === "dark";
 const setTheme = () => {
   root.dataset.theme = chosen ?? (system.matches ? "dark" : "light");
+  root.classList.toggle("dark", isDark()); // where DataTables looks
   by("theme").textContent = isDark() ? "Light" : "Dark";
   by("theme").setAttribute("aria-label", `Switch to the ${isDark() ? "light" : "dark"} theme`);
 };
@@ -58,7 +59,10 @@ const draw = async (box) => {
   await library("vega");
   const spec = cellFigures[name] ?? (await figures())[name];
   const options = { renderer: "svg", actions: false, ast: true, tooltip: { theme: isDark() ? "dark" : "light" } };
-  (await window.vegaEmbed(box, fitted(spec, box.clientWidth), options)).view.run();
+  // The box has a name and a caption, which Vega would write over; single marks need none.
+  const canvas = box.firstElementChild ?? box.appendChild(document.createElement("div"));
+  canvas.setAttribute("aria-hidden", "true");
+  (await window.vegaEmbed(canvas, fitted(spec, box.clientWidth), options)).view.run();
 };
 const watcher = new IntersectionObserver(
   (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
@@ -67,7 +71,12 @@ const watcher = new IntersectionObserver(
 const charts = (place) => place.querySelectorAll(".chart").forEach((box) => watcher.observe(box));
 const redraw = () => [...drawn.keys()].filter((box) => box.isConnected && box.clientWidth).forEach(draw);
 
-// Tables: DataTables takes over what is there already.
+// Tables: DataTables takes over what is there already. Its menus take HTML, so the words are escaped.
+const escaped = (text) => Object.assign(document.createElement("i"), { textContent: text }).innerHTML;
+const words = (node, at) => {
+  const found = [...node.tBodies[0].rows].map((row) => row.cells[at].dataset.search);
+  return [...new Set(found)].map((word) => ({ label: escaped(word), value: word }));
+};
 const boards = [];
 const table = once(async (id) => {
   const [{ default: DataTable }, style] = await Promise.all([library("tables"), unpack("tables-style")]);
@@ -88,7 +97,7 @@ const table = once(async (id) => {
     columnDefs: heads.map((head, at) => ({
       targets: at,
       type: head.dataset.kind === "num" ? "num" : "string",
-      columnControl: "listed" in head.dataset ? [["searchList"]] : [],
+      columnControl: "listed" in head.dataset ? [[{ extend: "searchList", options: words(node, at) }]] : [],
     })),
     language: { search: "Search", lengthMenu: "Show _MENU_", info: "_START_ to _END_ of _TOTAL_", searchPlaceholder: "any word" },
   });
@@ -100,6 +109,8 @@ const table = once(async (id) => {
   }
   outer.classList.remove("scroll");
   inner.classList.add("scroll");
+  for (const head of heads)
+    head.querySelector(".dtcc-button")?.setAttribute("aria-label", `Filter by ${head.querySelector(".dt-column-title").textContent}`);
   boards.push(board);
   return board;
 });
