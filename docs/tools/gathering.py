@@ -19,6 +19,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "LICENSE",
     "docs/*.md",
+    "docs/site/*",
     "results/README.md",
     "results/tables/*.md",
     "suites/*.yaml",
