@@ -18,9 +18,8 @@ def drawn(panel: Panel) -> list[tuple[float, float]]:
     """Return the places of the thick line of a panel."""
     spec = specification(Figure("x", "x", "", (), (panel,), 1))
     (line,) = [one for one in spec["layer"] if one["mark"]["type"] == "line"]
-    table = [row.split(",") for row in line["data"]["values"].splitlines()]
-    assert table[0] == ["x", "y"]
-    return [(float(x), float(y)) for x, y in table[1:]]
+    (row,) = line["data"]["values"]
+    return list(zip(row["x"], row["y"], strict=True))
 
 
 def height_at(places: list[tuple[float, float]], x: float) -> float:

@@ -67,10 +67,13 @@ def rows(spec: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
 
 
 def rows_in(spec: Any) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all data in a part of a specification."""
+    """Yield the rows of all data in a part of a specification, one a place."""
     if isinstance(spec, dict):
-        held = spec.get("data", {}).get("values", [])
-        yield from held if isinstance(held, list) else []
+        for row in spec.get("data", {}).get("values", []):
+            if isinstance(row.get("x"), list):
+                yield from ({**row, "x": x, "y": y} for x, y in zip(row["x"], row["y"], strict=True))
+            else:
+                yield row
     for part in spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else []:
         yield from rows_in(part)
 
