@@ -13,11 +13,13 @@ DEFINITIONS: dict[str, Json] = {
         "description": "A number, or a text that is one: YAML 1.1 reads `1e-3` as a text.",
         "type": ["number", "string"],
         "pattern": r"^(?=.*[0-9])\s*[+-]?[0-9_]*\.?[0-9_]*([eE][+-]?[0-9_]+)?\s*$",
+        "patternErrorMessage": "allowed: a number",
     },
     "whole_number": {
         "description": "A whole number, or a text that is one.",
         "type": ["integer", "string"],
         "pattern": r"^\s*[+-]?[0-9][0-9_]*(\.0*)?\s*$",
+        "patternErrorMessage": "allowed: a whole number",
     },
     "switch": {
         "description": "true or false; 0, 1 and the words `on`, `off`, `yes`, `no` are read too.",
@@ -25,9 +27,10 @@ DEFINITIONS: dict[str, Json] = {
         "minimum": 0,
         "maximum": 1,
         "pattern": "^([01tTfFyYnN]|[tT][rR][uU][eE]|[fF][aA][lL][sS][eE]|[oO][nN]|[oO][fF][fF]|[yY][eE][sS]|[nN][oO])$",
+        "patternErrorMessage": "allowed: true or false",
     },
 }
-"""Scalars as pydantic reads them, by the name of their definition in the schema."""
+"""Scalars as pydantic reads them, by the name of their definition in the schema; editors show the message."""
 
 
 def _mapping(key: str, value: Json) -> Json:
