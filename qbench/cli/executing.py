@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from qbench.cli.progress import Log, Progress, View
 from qbench.errors import QBenchError, StoreError, UnwritableError
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def execute(todo: Plan, suite: str, folder: RunFolder, way: Way, console: Consol
     """
     if not todo.todo:
         return dict(todo.stored)
+    from qbench.runner.durations import Durations
     from qbench.runner.local import LocalExecutor, cores
     from qbench.runner.run import run as run_plan
 
@@ -121,26 +122,11 @@ def execute(todo: Plan, suite: str, folder: RunFolder, way: Way, console: Consol
     offline = not any(one.cell.model.needs_hub() for one in todo.todo)  # type: ignore[attr-defined]
     jobs = way.jobs or (1 if on_gpu(way.device) else max(1, cores() // (way.threads or 1)))
     executor = LocalExecutor(jobs, way.device, offline, way.timeout, way.threads, way.environment)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("cells", total=len(todo.todo))
-
-        def done(record: Record) -> None:
-            progress.update(bar, advance=1, description=record.label)
-            # A cell behind a failed full-precision cell has nothing new to say.
-            if record.status not in ("ok", "skipped"):
-                console.print(f"{record.label}: {record.status}: {record.reason}")
-
+    progress = Progress(todo.todo, Durations.of(todo.held), jobs)
+    with (View if console.is_terminal else Log)(progress, console) as shown:
         try:
             with _terminated_as_interrupted():
-                return run_plan(todo, suite, folder, executor, done)
+                return run_plan(todo, suite, folder, executor, shown.done, shown.begun)
         except KeyboardInterrupt:
             console.print(f"stopped: what has ended is in {folder.path}; the same command goes on from there")
             raise

@@ -12,7 +12,6 @@ from qbench.cli.selection import select
 
 if TYPE_CHECKING:
     from qbench.runner.run import Plan
-    from qbench.store.record import Record
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,7 +34,7 @@ def plan(
     loaded, cells = select(suite, seeds, only, shard)
     folder = RunFolder(options.run_path(loaded.name, out))
     found = make_plan(cells, folder)
-    seconds = _estimate(found, list(folder.scan().records.values()))
+    seconds = _estimate(found)
     reasons = Counter(cell.skip for cell in found.skipped)
     if json:
         options.print_json(
@@ -54,23 +53,12 @@ def plan(
         typer.echo(f"skip  {count} cells: {reason}")
     typer.echo(f"{len(found.todo)} cells to run, {len(found.stored)} stored, {len(found.skipped)} skipped")
     if seconds is not None:
-        typer.echo(
-            f"about {seconds / 60:.0f} process-minutes, going by the stored cells of the same models and methods"
-        )
+        typer.echo(f"about {seconds / 60:.0f} process-minutes, going by stored cells of the same methods")
 
 
-def _estimate(plan: Plan, records: list[Record]) -> float | None:
-    """Return process-seconds by the mean cost of stored cells of the same model and method; None when one has none."""
-    seen: dict[tuple[object, object], list[float]] = {}
-    for record in records:
-        if record.status == "ok":
-            cost = record.cost.method_seconds + record.cost.evaluation_seconds
-            seen.setdefault((record.axes["model"], record.axes["method"]), []).append(cost)
-    total = 0.0
-    for one in plan.todo:
-        axes = one.cell.axes()
-        known = seen.get((axes["model"], axes["method"]))
-        if known is None:
-            return None
-        total += sum(known) / len(known)
-    return total
+def _estimate(plan: Plan) -> float | None:
+    """Return process-seconds by what stored cells of the same methods took; None when of one there is none."""
+    from qbench.runner.durations import Durations, kind_of
+
+    seconds, known = Durations.of(plan.held).left([kind_of(one.cell) for one in plan.todo], [], jobs=1)
+    return seconds if known else None

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 _TITLE = r"(?m)^== .*? ==(?=$|  )|^[a-z][a-z_ ]*:(?=$| )"
 _HEADERS = r"(?m)^.+(?=\n *-{2,}(?: +-+)*$)"
 _RULE = r"(?m)^ *-{2,}(?: +-+)*$"
-_STYLES = (
+_STYLES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("bold red", ("failed", "diverged", "timeout", "missing", "regressed", "broken", "not sound")),
     ("red", ("refuted", "fell back")),
     ("yellow", ("grey", "skipped", "inconclusive")),
     ("cyan", ("inside", "supported", "no regression")),
     ("dim", ("not applicable", "not judged")),
 )
-_VERDICTS = (
+_VERDICTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("bold red", ("worse", "WIDER")),
     ("red", ("moved", "blocked", "unclean")),
     ("cyan", ("same", "better", "fixed", "expected")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 LONG = 24
@@ -37,6 +38,29 @@ def shorten(names: Iterable[str], most: int = LONG) -> dict[str, str]:
     # Two that would be called alike, or as a third is called, keep their names.
     unclear = len(set(found.values())) < len(found)
     return {name: name if unclear else found[name] for name in known}
+
+
+def abbreviate(label: str, most: int) -> str:
+    """Return one label for a place where it is told in full elsewhere: options left out from the left, then an end cut.
+
+    Parameters
+    ----------
+    label : str
+        Of a cell.
+    most : int
+        Characters there are.
+
+    Examples
+    --------
+    >>> abbreviate("resnet8[images=512]/mse[per_channel]/2b/lsq[steps=200]/s0", 44)
+    'resnet8[..]/mse[..]/2b/lsq[steps=200]/s0'
+    """
+    while len(label) > most:
+        shorter = re.sub(r"\[(?!\.\.\])[^\[\]]*\]", "[..]", label, count=1)
+        if shorter == label:
+            return label[: max(most - 2, 0)] + ".."[:most]
+        label = shorter
+    return label
 
 
 def explained(names: Mapping[str, str]) -> Sequence[str]:

@@ -21,10 +21,14 @@ class Crew:
         Starts a process.
     seconds : float or None
         The time that each cell has.
+    begun : callable
+        Called with each cell as soon as a process has begun with it.
     """
 
-    def __init__(self, hire: Callable[[], WorkerProcess], seconds: float | None) -> None:
-        self._hire, self._seconds = hire, seconds
+    def __init__(
+        self, hire: Callable[[], WorkerProcess], seconds: float | None, begun: Callable[[PlannedCell], None]
+    ) -> None:
+        self._hire, self._seconds, self._begun = hire, seconds, begun
         self._members: list[WorkerProcess] = []
 
     @property
@@ -49,7 +53,10 @@ class Crew:
         patience = min([_LOOK_SECONDS, *(left for left in times if left is not None)])
         connection.wait([ear for one, _ in busy for ear in one.ears()], patience)
         for one, planned in busy:
+            known = one.begun
             found = one.look()
+            if one.begun and not known:
+                self._begun(planned)
             if found is not None:
                 one.planned = None
                 if found[0] in ("died", "late"):

@@ -57,6 +57,7 @@ class LocalExecutor:
         cells: Iterable[PlannedCell | None],
         suite: str,
         weights_path: Callable[[str], Path],
+        begun: Callable[[PlannedCell], None] = lambda _: None,
     ) -> Generator[Record]:
         """Execute cells and yield each record as soon as it is there, in the order in which cells end.
 
@@ -73,6 +74,8 @@ class LocalExecutor:
             For the records.
         weights_path : callable
             Where the packed weights of a cell id go.
+        begun : callable, optional
+            Called with each cell when a process begins with it; of one that is tried again, again.
 
         Raises
         ------
@@ -81,7 +84,7 @@ class LocalExecutor:
         """
         queue, died, again = iter(cells), deque[PlannedCell](), set[str]()
         environment = worker_environment(self.offline, self.environment)
-        crew = Crew(lambda: WorkerProcess(self.device, self.threads, environment), self.timeout)
+        crew = Crew(lambda: WorkerProcess(self.device, self.threads, environment), self.timeout, begun)
 
         def take() -> PlannedCell | None:
             """Return the next cell to start, or None while there is none or no process for it."""

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from typing import Any, Literal
 
 import psutil
@@ -38,11 +38,14 @@ class WorkerProcess:
     ----------
     planned : PlannedCell or None
         The cell it works on.
+    begun : bool
+        Whether it has said that it began with that.
     """
 
     def __init__(self, device: str, threads: int, environment: Mapping[str, str]) -> None:
         context = get_context("spawn")
         self.planned: PlannedCell | None = None
+        self.begun = False
         self._seconds: float | None = None
         self._deadline: float | None = None
         self._ours, theirs = context.Pipe()
@@ -68,7 +71,7 @@ class WorkerProcess:
         seconds : float or None
             The time that it has, from when the process begins with it.
         """
-        self.planned, self._seconds, self._deadline = planned, seconds, None
+        self.planned, self.begun, self._seconds, self._deadline = planned, False, seconds, None
         try:
             self._ours.send(task)
         except OSError:
@@ -87,6 +90,7 @@ class WorkerProcess:
             if word[0] != "begun":
                 ending: Ending = word[0]
                 return ending, word[1]
+            self.begun = True
             self._deadline = None if self._seconds is None else time.monotonic() + self._seconds
         if not alive:
             return "died", ""
@@ -169,6 +173,7 @@ def _without_interrupts() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # with the first process, otherwise, and it lets interrupts through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

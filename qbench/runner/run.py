@@ -29,12 +29,15 @@ class Plan:
         Cells that the suite leaves out, each with its reason.
     corrupt : dict of Path to str
         Files that are no records; their cells are in `todo`.
+    held : list of Record
+        All records in the folder, those of other cells and of earlier versions too: they tell how long cells take.
     """
 
     todo: list[PlannedCell]
     stored: dict[str, Record]
     skipped: list[Cell]
     corrupt: dict[Path, str] = field(default_factory=dict)
+    held: list[Record] = field(default_factory=list)
 
 
 def plan(cells: Sequence[Cell], folder: RunFolder, *, fresh: bool = False) -> Plan:
@@ -66,7 +69,8 @@ def plan(cells: Sequence[Cell], folder: RunFolder, *, fresh: bool = False) -> Pl
     first = {(one.cell.model, one.cell.seed): index for index, one in reversed(list(enumerate(todo)))}
     # A worker keeps the last model it loaded and the last grid it laid.
     todo.sort(key=lambda one: (not one.cell.is_fp, first[one.cell.model, one.cell.seed]))
-    return Plan(todo, stored, [cell for cell in cells if cell.skip is not None], scan.corrupt)
+    skipped = [cell for cell in cells if cell.skip is not None]
+    return Plan(todo, stored, skipped, scan.corrupt, list(scan.records.values()))
 
 
 def _complete(record: Record, planned: PlannedCell, folder: RunFolder) -> bool:
@@ -77,7 +81,12 @@ def _complete(record: Record, planned: PlannedCell, folder: RunFolder) -> bool:
 
 
 def run(
-    todo: Plan, suite: str, folder: RunFolder, executor: LocalExecutor, done: Callable[[Record], None]
+    todo: Plan,
+    suite: str,
+    folder: RunFolder,
+    executor: LocalExecutor,
+    done: Callable[[Record], None],
+    begun: Callable[[PlannedCell], None] = lambda _: None,
 ) -> dict[str, Record]:
     """Execute a plan; every record is on disk before `done` hears of it.
 
@@ -93,6 +102,8 @@ def run(
         What executes.
     done : callable
         Called with each new record.
+    begun : callable, optional
+        Called with each cell when a process begins with it.
 
     Returns
     -------
@@ -153,7 +164,7 @@ def run(
                 reason = f"its {which} {shut.status if shut.reason else 'fell back'}: {said}"
                 keep(one.not_executed(suite, "skipped", reason, shut.ended))
 
-    executed = executor.run(ready(), suite, folder.weights_path)
+    executed = executor.run(ready(), suite, folder.weights_path, begun)
     try:
         for record in executed:
             keep(record)

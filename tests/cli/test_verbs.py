@@ -11,6 +11,7 @@ import pytest
 import qbench
 from qbench.cli import app
 from qbench.registry import METHODS, MODELS, QUANTIZERS
+from qbench.runner.durations import seconds_of
 from qbench.store.folder import RunFolder
 from qbench.suite.load import list_suites
 from qbench.tasks import assets
@@ -85,7 +86,7 @@ def test_plan_estimates_by_what_is_stored(stored: Path, call: Any) -> None:
     found = json.loads(call("plan", *SUITE, "--json").out)
     assert [one["label"] for one in found["run"]] == [gone.label]
     twin = next(record for record in records.values() if record.axes["method"] == "rtn" and record.axes["bits"] == 4)
-    assert found["estimated_cell_seconds"] == pytest.approx(twin.cost.method_seconds + twin.cost.evaluation_seconds)
+    assert found["estimated_cell_seconds"] == pytest.approx(seconds_of(twin))
     assert json.loads(call("plan", *SUITE, "--json", "--seeds", "2").out)["estimated_cell_seconds"] > 0
 
 

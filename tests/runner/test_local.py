@@ -157,6 +157,21 @@ def test_a_run_that_is_broken_off_does_not_wait_for_its_cells(toy: MakeCell, toy
     assert children() == []
 
 
+def test_it_is_told_when_a_process_begins_with_a_cell(toy: MakeCell, tmp_path: Path) -> None:
+    cells = [identify(cell) for cell in (toy(), toy("rtn"), toy("dies"))]
+    told: list[str] = []
+    executed = LocalExecutor(2, "cpu").run(
+        cells, "toy", RunFolder(tmp_path).weights_path, lambda one: told.append(one.cell.label())
+    )
+    for record in executed:
+        told.append(f"ended {record.label}")
+    for one in cells:
+        label = one.cell.label()
+        # A cell whose process dies is begun twice.
+        assert told.count(label) == 1 + ("dies" in label)
+        assert told.index(label) < told.index(f"ended {label}")
+
+
 def test_nothing_to_run_starts_nothing(tmp_path: Path) -> None:
     assert execute_all(LocalExecutor(2, "cpu"), [], tmp_path) == {}
     assert children() == []

@@ -30,7 +30,7 @@ class InThisProcess:
         self.session, self.executed = Session("cpu"), list[str]()
 
     def run(
-        self, cells: Iterable[PlannedCell | None], suite: str, weights_path: Callable[[str], Path]
+        self, cells: Iterable[PlannedCell | None], suite: str, weights_path: Callable[[str], Path], begun: object
     ) -> Iterator[Record]:
         for one in cells:
             assert one is not None, "with one cell at a time, the record that a cell waits for is always there"
@@ -137,7 +137,7 @@ def test_a_cell_waits_for_its_own_full_precision_cell_only(toy: MakeCell, folder
     asked: list[str | None] = []
 
     class SlowAtSeedZero(InThisProcess):
-        def run(self, cells: Any, suite: str, weights_path: Any) -> Iterator[Record]:
+        def run(self, cells: Any, suite: str, weights_path: Any, begun: Any) -> Iterator[Record]:
             def take() -> PlannedCell | None:
                 one = next(cells, None)
                 asked.append(None if one is None else one.cell.label())

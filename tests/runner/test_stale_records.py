@@ -102,7 +102,7 @@ class InThisProcess:
         self.session, self.executed = Session("cpu"), set[str]()
 
     def run(
-        self, cells: Iterator[identity.PlannedCell], suite: str, weights_path: Callable[[str], Path]
+        self, cells: Iterator[identity.PlannedCell], suite: str, weights_path: Callable[[str], Path], begun: object
     ) -> Iterator[Record]:
         for one in cells:
             self.executed.add(one.cell.label())
