@@ -16,10 +16,16 @@ LEADERBOARD = {
         "has failed. Hollow marks are methods that train on the train split. Follow one line to the right: where it "
         "crosses τ, its bits are too few.",
     ),
+    "grids": (
+        "What a smaller grid loses",
+        "A point is a grid at a bitwidth, placed by the bits that a weight takes with its scales, zero points and "
+        "codebooks. The line is the front: a grid above it is beaten by one that is both smaller and better.",
+    ),
     "basin": (
         "How far rounding moves the weights",
-        "How far each method moves the weights, against how far they may be moved before the excess loss is τ. Above "
-        "the line of the radius a method has left the basin.",
+        "Left the distance by bits: above the line of the radius, rounding has left the basin. Right the loss by "
+        "distance, on straight lines and where each method ends: a method below the lines loses less than its distance "
+        "would have it, because it does not go straight.",
     ),
     "recovery": (
         "What is won back",
