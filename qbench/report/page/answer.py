@@ -28,7 +28,8 @@ class Choice:
     regime : str
         Of that entry; empty where it is not known.
     qat : str
-        Whether QAT is needed: ``no``, ``yes``, ``helps`` (inside nowhere, but nearer than PTQ), ``no gain``, ``unknown``, ``not run``.
+        Whether QAT is needed: ``no``, ``yes``, ``helps`` (inside nowhere, but nearer than PTQ), ``no gain``,
+        ``unknown``, ``not run``.
     missing : int
         Methods at this bitwidth that lack a seed.
     """
@@ -194,9 +195,13 @@ def _nearest_of(held: Sequence[Choice]) -> str:
     known = [choice for choice in held if choice.entry is not None]
     if not known:
         return ""
-    gaps = {choice.bits: f"; {choice.missing} methods incomplete" if choice.missing else "" for choice in known}
+    gaps = {choice.bits: f"; {_methods(choice.missing)} incomplete" if choice.missing else "" for choice in known}
     told = [f"{_told(choice)}{f' at {choice.bits}' if len(known) > 1 else ''}{gaps[choice.bits]}" for choice in known]
     return f": {', '.join(told)}"
+
+
+def _methods(count: int) -> str:
+    return "1 method" if count == 1 else f"{count} methods"
 
 
 def _told(choice: Choice) -> str:

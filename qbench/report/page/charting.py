@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,7 @@ def _chart(figure: Figure, name: str) -> Chart:
     spec = specification(figure)
     # Heading and notes are words of the page, which wrap and can be read aloud.
     spec.pop("title", None)
-    spec = _without_csv(spec)
+    spec = _strict(spec)
     return Chart(name, figure.title, figure.of, figure.notes, claim_of(figure) or "", spec)
 
 
@@ -79,20 +80,26 @@ def of_claim(charts: Sequence[Chart], claim: str) -> list[Chart]:
     return [chart for chart in charts if chart.claim == claim]
 
 
-def _without_csv(part: Any) -> Any:
-    """Return a part of a specification with its tables as rows: Vega's reader of CSV makes code from text."""
+def _strict(part: Any) -> Any:
+    """Return a part of a specification as strict JSON, where no number is infinite, and without CSV.
+
+    Vega's reader of CSV makes code from text, which the page's policy forbids.
+    """
     if isinstance(part, list):
-        return [_without_csv(one) for one in part]
+        return [_strict(one) for one in part]
+    if isinstance(part, float):
+        return part if math.isfinite(part) else None
     if not isinstance(part, dict):
         return part
     if part.get("format") == {"type": "csv"}:
         rows = csv.DictReader(part["values"].splitlines())
         return {"values": [{name: _number(value) for name, value in row.items()} for row in rows]}
-    return {name: _without_csv(one) for name, one in part.items()}
+    return {name: _strict(one) for name, one in part.items()}
 
 
 def _number(text: str) -> float | str | None:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         return text or None
+    return value if math.isfinite(value) else None

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from qbench.report.entries import Axes
+from qbench.report.entries import Axes, outcome
 from qbench.report.run import Run
 from qbench.store.newest import newest
 from qbench.store.record import Record
@@ -69,15 +69,13 @@ class Place:
 
     @property
     def status(self) -> str:
-        """Return the record's status, ``skipped`` or ``missing``."""
-        if self.record is not None:
-            return self.record.status
-        return "missing" if self.skip is None else "skipped"
+        """Return the status, as the leaderboard has it."""
+        return outcome({**self.axes, "skip": self.skip}, self.record)[0]
 
     @property
     def reason(self) -> str | None:
         """Return why the cell is not ``ok``; None where it is, or where nobody knows."""
-        return self.skip if self.record is None else self.record.reason
+        return outcome({**self.axes, "skip": self.skip}, self.record)[1]
 
 
 def places_of(run: Run) -> list[Place]:

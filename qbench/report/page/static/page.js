@@ -182,6 +182,10 @@ charts(document);
 document.querySelectorAll("details:has(table.board)").forEach((one) =>
   one.addEventListener("toggle", () => one.open && table(one.querySelector("table.board").id)),
 );
-await show();
-if (by("board")) await table("board");
-root.dataset.ready = "";
+try {
+  await show();
+  if (by("board")) await table("board");
+} finally {
+  performance.mark("ready");
+  root.dataset.ready = "";
+}
