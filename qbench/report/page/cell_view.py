@@ -7,18 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qbench.report import numbers
 from qbench.report.comparison_cells import HEADERS
-from qbench.report.entries import full_label
+from qbench.report.entries import Entry, full_label
 from qbench.report.page import only
 from qbench.report.page.against import row_of
 from qbench.report.page.charting import Chart
 from qbench.report.page.place import Place
 from qbench.report.page.templating import environment
 from qbench.store.floats import spell
-from qbench.store.record import Record
+from qbench.store.record import LayerRow, Record
 
 _SPECS = ("model", "quantizer", "method", "probe")
-_MOST_PIECES = 24
+_FIELDS = ("objective", "rtn_objective", "damping")
+_MOST_DOCUMENTS = 40
+
+PARTS = ("cell", "cell_layers", "cell_documents", "cell_settings")
+"""What a cell's page is made of, from top to bottom: the templates."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,13 @@ class Document:
 
 
 def render_cell(
-    place: Place, seeds: Sequence[Place], all_places: Mapping[str, Place], charts: Sequence[Chart] = ()
-) -> str:
-    """Return the HTML of one cell.
+    place: Place,
+    seeds: Sequence[Place],
+    all_places: Mapping[str, Place],
+    entry: Entry | None = None,
+    charts: Sequence[Chart] = (),
+) -> dict[str, str]:
+    """Return the HTML of one cell, in the parts of `PARTS`.
 
     Parameters
     ----------
@@ -49,37 +58,84 @@ def render_cell(
         All cells of its entry, itself among them.
     all_places : mapping of str to Place
         Every cell of the run by label.
+    entry : Entry, optional
+        What the leaderboard says of all of them together.
     charts : sequence of Chart
         What is drawn of it.
     """
     record = place.record
     full = all_places.get(full_label(place.axes))
-    also = only.others(place, all_places.values())
     row = row_of(place.run, place.label)
-    return (
-        environment()
-        .get_template("cell.html.j2")
-        .render(
-            place=place,
-            record=record,
-            seeds=seeds,
-            full=full if full is not None and full.label != place.label else None,
-            command=only.command(place),
-            also=[one.label for one in also],
-            metrics=[] if record is None else [(name, exact(value)) for name, value in record.metrics.items()],
-            documents=[] if record is None else documents(record, None if full is None else full.record),
-            settings=[] if record is None else settings(record),
-            hashes=[] if record is None else hashes(record),
-            sources=[] if record is None else sources(record),
-            environment=[] if record is None else [(name, plain(value)) for name, value in record.environment.items()],
-            facts=[] if record is None else [(name, plain(value)) for name, value in record.facts.items()],
-            details=sorted({name for layer in record.layers for name in layer.details}) if record else [],
-            compared=[] if row is None else list(zip(HEADERS, row, strict=True)),
-            charts=charts,
-            exact=exact,
-            short=short,
+    told: dict[str, dict[str, Any]] = {
+        "cell": {
+            "place": place,
+            "record": record,
+            "seeds": seeds,
+            "full": full if full is not None and full.label != place.label else None,
+            "command": only.command(place),
+            "also": [one.label for one in only.others(place, all_places.values())],
+            "entry": [] if entry is None else of_entry(entry),
+            "metrics": [] if record is None else [(name, exact(value)) for name, value in record.metrics.items()],
+            "compared": [] if row is None else list(zip(HEADERS, row, strict=True)),
+            "charts": charts,
+            "exact": exact,
+        },
+        "cell_layers": {
+            "record": record,
+            "measured": [] if record is None else measured(record.layers),
+            "short": short,
+            "value": layer_value,
+        },
+        "cell_documents": {
+            "documents": [] if record is None else documents(record, None if full is None else full.record),
+            "most": _MOST_DOCUMENTS,
+        },
+        "cell_settings": {
+            "record": record,
+            **({} if record is None else _provenance(record)),
+        },
+    }
+    return {name: environment().get_template(f"{name}.html.j2").render(told[name]) for name in PARTS}
+
+
+def _provenance(record: Record) -> dict[str, Any]:
+    return {
+        "settings": settings(record),
+        "hashes": hashes(record),
+        "sources": sources(record),
+        "environment": [(name, plain(value)) for name, value in record.environment.items()],
+        "facts": [(name, plain(value)) for name, value in record.facts.items()],
+    }
+
+
+def of_entry(entry: Entry) -> list[tuple[str, str]]:
+    """Return what an entry says beyond its cells: means and intervals over seeds, and the regime with its bounds."""
+    rows: list[tuple[str, str]] = []
+    if entry.excess is not None:
+        rows.append(("excess D", numbers.with_ends(numbers.signed(entry.excess.mean), entry.excess, numbers.compact)))
+    if entry.regime is not None:
+        rows.append(("regime", entry.regime.text))
+        rows.append(("inside up to tau", exact(entry.regime.tau)))
+        rows.append(("failed beyond tau_f", exact(entry.regime.tau_f)))
+    if entry.recovered is not None:
+        rows.append(
+            ("G against rtn", numbers.with_ends(numbers.share(entry.recovered.mean), entry.recovered, numbers.share))
         )
-    )
+    if (change := entry.accuracy_change) is not None:
+        rows.append(("accuracy, points", numbers.with_ends(numbers.signed_points(change.mean), change, numbers.points)))
+    return rows
+
+
+def measured(layers: Sequence[LayerRow]) -> list[str]:
+    """Return what only some methods measure of a layer, of what these layers have: fields, then details by name."""
+    fields = [name for name in _FIELDS if any(getattr(layer, name) is not None for layer in layers)]
+    return [*fields, *sorted({name for layer in layers for name in layer.details})]
+
+
+def layer_value(layer: LayerRow, name: str) -> float | None:
+    """Return what is measured of a layer under a name of `measured`."""
+    found: float | None = getattr(layer, name) if name in _FIELDS else layer.details.get(name)
+    return found
 
 
 def documents(record: Record, full: Record | None) -> list[Document]:

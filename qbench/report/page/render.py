@@ -15,7 +15,7 @@ from qbench.report.landscape_sheet import Sheet, meanings
 from qbench.report.layout import counts, footnotes, legend
 from qbench.report.page import answer, assets
 from qbench.report.page.against import Compared, compared
-from qbench.report.page.cell_view import render_cell
+from qbench.report.page.cell_view import PARTS, render_cell
 from qbench.report.page.charting import Chart, charts_of, charts_of_cell, specs
 from qbench.report.page.entry_table import entry_table, order
 from qbench.report.page.packing import chunks, pack, pack_json
@@ -117,6 +117,7 @@ def render_page(runs: Sequence[Run], *, title: str | None = None) -> str:
             dark=dict(DARK),
             chunks=packed.packed,
             chunk_of=packed.of,
+            cell_parts=PARTS,
         )
     )
 
@@ -154,14 +155,19 @@ def _part(run: Run, at: int) -> Part:
     )
 
 
-def _cells(part: Part) -> dict[str, Any]:
+def _cells(part: Part) -> dict[str, dict[str, Any]]:
     places = places_of(part.run)
     rows, known = by_row(places), {place.label: place for place in places}
-    found = {}
+    entries = {
+        (group.model, None if entry.bits is None else group.quantizer, entry.bits, entry.method): entry
+        for group in part.run.board.groups
+        for entry in group.entries
+    }
+    found: dict[str, dict[str, Any]] = {}
     for place in places:
         charts = [] if place.record is None else charts_of_cell(place.record)
-        html = render_cell(place, rows[place.row], known, charts)
-        found[place.route] = {"title": place.label, "html": html, "charts": specs(charts)}
+        html = render_cell(place, rows[place.row], known, entries.get(place.row), charts)
+        found[place.route] = {"title": place.label, **html, "charts": specs(charts)}
     return found
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import qbench
 from qbench.errors import QBenchError
+from qbench.report.page.cell_view import PARTS
 from qbench.report.page.packing import chunks, pack, unpack
 from qbench.report.page.place import places_of
 from qbench.report.page.render import render_page
@@ -47,7 +48,10 @@ class Elements(HTMLParser):
 def cells_in(page: str) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for packed in re.findall(r'id="chunk-\d+">([^<]*)<', page):
-        found |= json.loads(unpack(packed))
+        parts = json.loads(unpack(packed))
+        for route, title in parts["title"].items():
+            html_of = "".join(parts[name][route] for name in PARTS)
+            found[route] = {"title": title, "html": html_of, "charts": parts["charts"][route]}
     return found
 
 
@@ -182,11 +186,13 @@ def test_packing_is_undone_and_the_same_each_time() -> None:
 
 
 def test_chunks_hold_every_cell_once() -> None:
-    made = chunks({str(at): at for at in range(100)})
+    made = chunks({str(at): {"one": at, "other": -at} for at in range(100)})
     opened = [json.loads(unpack(packed)) for packed in made.packed]
     assert len(opened) > 1
-    assert all(opened[made.of[str(at)]][str(at)] == at for at in range(100))
-    assert sum(map(len, opened)) == 100
+    for at in range(100):
+        held = opened[made.of[str(at)]]
+        assert (held["one"][str(at)], held["other"][str(at)]) == (at, -at)
+    assert sum(len(held["one"]) for held in opened) == 100
 
 
 def test_templates_and_scripts_are_small() -> None:

@@ -135,17 +135,17 @@ const show = async (event) => {
     }
     return;
   }
-  const cell = (await chunk(index.chunks[route]))[route];
+  const held = await chunk(index.chunks[route]);
   if (article.hidden) {
     const from = event ? new URL(event.oldURL).hash : "";
     place = { top: scrollY, link: document.activeElement, hash: from };
   }
-  cellFigures = cell.charts;
-  article.innerHTML = cell.html;
+  cellFigures = held.charts[route];
+  article.innerHTML = index.parts.map((part) => held[part][route]).join("");
   article.hidden = false;
   by("report").hidden = true;
   document.body.classList.add("one-cell");
-  document.title = `${cell.title} - ${title}`;
+  document.title = `${held.title[route]} - ${title}`;
   scrollTo(0, 0);
   article.querySelector("h1").focus({ preventScroll: true });
   charts(article);
