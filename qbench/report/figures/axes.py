@@ -45,7 +45,7 @@ def round_numbers(low: float, high: float, constant: float) -> tuple[float, ...]
         )
         if len(ticks) >= _TICKS:
             break
-    return tuple(ticks)
+    return tuple(ticks) if len(ticks) > _FEW else _evenly(low, high)
 
 
 def log_numbers(low: float, high: float) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from qbench import atomic
 from qbench.report.figures.board_basin import basins
+from qbench.report.figures.board_grids import grids
 from qbench.report.figures.board_ladder import ladders
 from qbench.report.figures.board_pareto import paretos
 from qbench.report.figures.board_parts import Shelf, shelves
@@ -18,15 +19,16 @@ from qbench.report.figures.figure import Figure
 if TYPE_CHECKING:
     from qbench.report.run import Run
 
-KINDS: tuple[Callable[[Shelf], list[Figure]], ...] = (ladders, recoveries, paretos)
+KINDS: tuple[Callable[[Shelf], list[Figure]], ...] = (ladders, grids, recoveries, paretos)
 
 
 def board_figures(run: Run) -> list[Figure]:
     """Return the figures of the leaderboard of a run, model by model.
 
     ``ladder_<model>`` shows what each method loses by bits, ``basin_<model>`` how far rounding moves the weights and
-    how far the basin reaches, ``recovery_<model>`` what is won back, and ``pareto_<model>`` what that costs. Further
-    pages are ``ladder_<model>_2`` and so on. Landscapes have none: tables stand for them.
+    how far the basin reaches, ``recovery_<model>`` what is won back, ``pareto_<model>`` what that costs, and, of many
+    grids, ``grids_<model>`` what a smaller one loses. Further pages are ``ladder_<model>_2`` and so on. Landscapes have
+    none: tables stand for them.
 
     Parameters
     ----------

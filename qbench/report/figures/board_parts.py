@@ -141,8 +141,15 @@ def unfinished(entries: Iterable[Entry]) -> str:
 
 def intervals(found: Iterable[Estimate], covers: Iterable[str]) -> str:
     """Return what whiskers are, in words; empty where there are none."""
-    over = sorted(set(covers) - {"nothing"})
-    return f" Whiskers: 95 % intervals over {'; '.join(over)}." if over and any(one.bounded for one in found) else ""
+    return covered(covers) if any(one.bounded for one in found) else ""
+
+
+def covered(covers: Iterable[str]) -> str:
+    """Return what intervals are over, in words, from `Interval.covers` of each; empty where there are none."""
+    over = set(covers) - {"nothing"}
+    if over == {"documents", "documents and seeds"}:
+        return " Whiskers: 95 % intervals over documents, and seeds where there are several."
+    return f" Whiskers: 95 % intervals over {'; '.join(sorted(over))}." if over else ""
 
 
 def told_of(entry: Entry) -> tuple[tuple[str, str], ...]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from qbench.report import numbers
 from qbench.report.entries import Entry
-from qbench.report.figures.board_parts import Shelf, in_rows, spread_pages, told_of, unfinished
+from qbench.report.figures.board_parts import Shelf, covered, in_rows, spread_pages, told_of, unfinished
 from qbench.report.figures.estimates import Bar
 from qbench.report.figures.figure import Axis, Bars, Figure, Level
 from qbench.report.figures.places import counted
@@ -35,11 +35,9 @@ def recoveries(shelf: Shelf) -> list[Figure]:
         _frame(f"{shelf.looks[label].label}, {counted(width)}", [_renamed(bar, _grid(shelf, at)) for at, bar in found])
         for (width, label), found in sorted(lone.items())
     ]
-    covers = {entry.recovered.covers for entry in drawn if entry.recovered is not None} - {"nothing"}
     notes = [
         "G = 1 - D / D(rtn), only where rounding is outside the basin. 0: no better than rounding; 1: full precision. "
-        "Filled: PTQ; hollow: QAT."
-        + (f" Whiskers: 95 % intervals over {'; '.join(sorted(covers))}." if covers else ""),
+        "Filled: PTQ; hollow: QAT." + covered(entry.recovered.covers for entry in drawn if entry.recovered is not None),
         " ".join(part for part in (unfinished(drawn), shelf.undrawn) if part),
     ]
     panels = [*in_rows(frames), *of_grids]

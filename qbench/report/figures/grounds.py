@@ -35,8 +35,8 @@ def guides(panel: Panel) -> list[Layer]:
             continue
         rows: list[Row] = [{"x": rounded(x), "y": rounded(y)} for x, y in places]
         how = {"color": theme.SOFT, "strokeWidth": 1.2, "strokeDash": _DASH, "clip": True}
-        at_edge = panel.x.falling and bool(panel.trends)
-        layers += [layer("line", rows, how), (_word_at_edge if at_edge else _word)(*places[-1], guide.name)]
+        put = _word_at_edge if places[-1][0] == _last(panel) else _word
+        layers += [layer("line", rows, how), put(*places[-1], guide.name)]
     return layers
 
 
@@ -57,6 +57,12 @@ def levels(panel: Panel, styles: Mapping[str, theme.Style]) -> list[Layer]:
             beside = {"x": {"value": "width"}} if across else {"y": {"value": 0}}
             layers.append(word(rows, theme.SOFT, offset, **beside))
     return layers
+
+
+def _last(panel: Panel) -> float:
+    """Return the place that is farthest to the right."""
+    every = [x for x, _ in panel.places] + [x for guide in panel.guides for x in guide.x]
+    return (min if panel.x.falling else max)(x for x in every if panel.x.shows(x))
 
 
 def _word_at_edge(_: float, y: float, name: str) -> Layer:

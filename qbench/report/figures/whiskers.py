@@ -14,7 +14,7 @@ from qbench.report.figures.words import words_beside
 
 _APART = 0.009  # of the frame, between trends at one place, so that whiskers do not hide each other
 _OPACITY = {"type": "quantitative", "scale": None, "legend": None}
-_FAINT = 0.45
+_FAINT = 0.6
 
 
 def trends(panel: Panel, styles: Mapping[str, theme.Style], size: tuple[int, int]) -> list[Layer]:
@@ -47,7 +47,7 @@ def trends(panel: Panel, styles: Mapping[str, theme.Style], size: tuple[int, int
     told = {"series": "series", "at": f"{panel.x.title}#", "y": f"{panel.y.title}#"}
     told |= {"interval": "95 % interval"} if ends else {}
     point = {"filled": False, "size": 50, "strokeWidth": 1.5, "clip": True}
-    named = all(trend.label for trend in panel.trends)
+    named = any(trend.label for trend in panel.trends)
     channels = {**look(styles, legend=not named), "opacity": {"field": "opacity", **_OPACITY}}
     layers.append(layer("point", rows, point, **channels, tooltip=tooltips({**told, "seeds": "seeds", **extra})))
     return layers + words_beside(panel, size)

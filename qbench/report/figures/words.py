@@ -14,6 +14,8 @@ Box = tuple[float, float, float, float]
 
 _LETTER, _HEIGHT, _ROOM = 5.5, 11.0, 8.0  # pixels: of a letter, of a line of words, and between a point and its word
 _PADDING = 7.0  # of the axes, pixels
+_MARGIN = 80.0  # to the right of the frame, pixels: the next frame makes room
+_FARTHER = 8.0  # square pixels of hidden things that a side is worth avoiding for
 
 # How words lie to their point: alignment, and by how many pixels they are moved.
 _SIDES: tuple[tuple[str, float, float], ...] = (
@@ -57,7 +59,8 @@ def words_beside(panel: Panel, size: tuple[int, int]) -> list[Layer]:
     def at(x: float, y: float) -> tuple[float, float]:
         return _pixel(panel.x, x, across, size[0]), size[1] - _pixel(panel.y, y, reach, size[1])
 
-    marks = [(x - 5, y - 5, x + 5, y + 5) for x, y in (at(x, y) for _, x, y in ends)]
+    points = [at(x, y) for x, y in panel.places if panel.x.shows(x) and panel.y.shows(y)]
+    marks = [(x - 5, y - 5, x + 5, y + 5) for x, y in points]
     sides = place_words(
         [label for label, _, _ in ends], [at(x, y) for _, x, y in ends], [*marks, *_lines(panel, at)], size
     )
@@ -99,7 +102,7 @@ def place_words(
             + _beyond(box, size)
             for side, box in boxes.items()
         }
-        best = min(_SIDES, key=lambda side: (round(cost[side]), _SIDES.index(side)))
+        best = min(_SIDES, key=lambda side: round(cost[side]) + _FARTHER * _SIDES.index(side))
         taken.append(boxes[best])
         found[name, point] = best
     return [found[name, point] for name, point in zip(names, points, strict=True)]
@@ -142,5 +145,5 @@ def _overlap(one: Box, other: Box) -> float:
 
 def _beyond(box: Box, size: tuple[int, int]) -> float:
     """Return how much of a box lies out of the frame, where other frames and their axes are."""
-    inside = _overlap(box, (0.0, 0.0, size[0] + 30.0, float(size[1])))
+    inside = _overlap(box, (0.0, 0.0, size[0] + _MARGIN, float(size[1])))
     return (box[2] - box[0]) * (box[3] - box[1]) - inside

@@ -308,6 +308,36 @@ def test_many_grids_take_several_pages(make_record: MakeRecord) -> None:
     assert [(figure.name, len(figure.panels)) for figure in figures] == [("ladder_tiny", 6), ("ladder_tiny_2", 1)]
 
 
+def test_of_many_grids_the_front_of_bits_and_loss_is_named(make_record: MakeRecord) -> None:
+    def sized(record: Record) -> Record:
+        if record.axes["bits"] is None:
+            return record
+        # The grids that lose less are not always the larger ones.
+        more = 7 - int(str(record.axes["quantizer"])[1:]) * 3 % 7
+        return record.model_copy(update={"effective_bits": int(record.axes["bits"]) + 0.1 * more})
+
+    records = [sized(record) for record in board_records(make_record, quantizers=tuple(f"q{i}" for i in range(7)))]
+    run = Run("many", records)
+    (figure,) = [one for one in board_figures(run) if one.name == "grids_tiny"]
+    assert [panel.title for panel in figure.panels] == ["rtn", "gptq", "ste_qat"]
+    for panel, method in zip(panels(figure), LOST, strict=True):
+        places = {}
+        for group in run.board.groups:
+            for bits, entry in group.rows[method].items():
+                assert entry.effective_bits is not None
+                assert entry.excess is not None
+                places[f"{group.quantizer} {bits}b"] = (entry.effective_bits, entry.excess.mean)
+        assert {dict(one.told)["grid"]: (one.x, one.y) for trend in panel.trends for one in trend.estimates} == places
+        best = {name for name, place in places.items() if not dominated(place, list(places.values()))}
+        assert {trend.label for trend in panel.trends} - {""} == best
+        assert 4 <= len(best) < len(places)
+        assert sum(not trend.faint for trend in panel.trends) == len(best)
+
+
+def test_few_grids_have_no_front(figures: dict[str, Figure]) -> None:
+    assert not any(name.startswith("grids") for name in figures)
+
+
 def test_what_tables_about_landscapes_stand_for_has_no_figure(run: Run) -> None:
     told = (("tiny", "mse"),)
     board = replace(run.board, landscapes=(Sheet("valley", told, "", (), (), ()),))
