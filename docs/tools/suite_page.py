@@ -47,28 +47,28 @@ def render(schema: Json) -> dict[str, str]:
 
 def _entries(definitions: Json, kind: str) -> str:
     entries = {title: one for title, one in definitions.items() if title.startswith(f"{kind}.")}
-    first, *others = (one["properties"] for one in entries.values())
-    shared = {
-        name
-        for name, option in first.items()
-        if name not in ("name", "preset")
-        and all(name in one and _but_default(one[name]) == _but_default(option) for one in others)
-    }
+    options = [entry["properties"] for entry in entries.values()]
+    shared = _shared(options)
     lines = []
     if shared:
-        lines += [f"Every {kind} has", "", _table({"properties": first}, only=shared), ""]
+        lines += [f"Every {kind} has", "", _table({"properties": shared}), ""]
     for entry in entries.values():
         names = entry["properties"]["name"]["enum"]
         lines += [f"### {', '.join(f'`{name}`' for name in names)}", "", entry["description"], ""]
-        # What is shared stands again where its default is another one.
-        same = {name for name in shared if entry["properties"][name] == first[name]}
-        own = entry["properties"].keys() - same - {"name", "preset"}
+        own = {name for name, option in entry["properties"].items() if option != shared.get(name)} - {"name", "preset"}
         lines += [_table(entry, only=own) if own else "No options of its own.", ""]
     return "\n".join(lines).rstrip()
 
 
-def _but_default(option: Json) -> Json:
-    return {key: value for key, value in option.items() if key != "default"}
+def _shared(entries: list[Json]) -> Json:
+    """Return the options that all entries have, as most of them have them; an entry that has another is told apart."""
+    found = {}
+    for name in entries[0].keys() - {"name", "preset"}:
+        forms = [entry[name] for entry in entries if name in entry]
+        most = max(forms, key=forms.count)
+        if len(forms) == len(entries) and 2 * forms.count(most) > len(entries) > 1:
+            found[name] = most
+    return {name: found[name] for name in entries[0] if name in found}
 
 
 def _variants(definitions: Json, *names: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+# To other parts of the code, which a reader of a suite does not look up.
+_REFERENCE = re.compile(r"\s*\(see `[^`]+`\)|[;,] see `[^`]+`|\s*\bSee `[^`]+`\.")
 _HEADING = re.compile(r"^(\S[^\n]*)\n-{3,}\n", re.MULTILINE)
 
 
@@ -43,11 +45,14 @@ def about_fields(kind: type[BaseModel]) -> dict[str, str]:
 
 def _attributes(section: str) -> dict[str, str]:
     parts = re.split(r"^(\w[^\n:]*?)(?: : [^\n]*)?$", section, flags=re.MULTILINE)[1:]
-    return {
-        name.strip(): re.sub(r"\bNone\b", "null", _in_a_line(inspect.cleandoc(text)))
-        for names, text in zip(parts[::2], parts[1::2], strict=True)
-        for name in names.split(",")
-    }
+    found = {}
+    for given, text in zip(parts[::2], parts[1::2], strict=True):
+        names = [name.strip() for name in given.split(",")]
+        said = re.sub(r"\bNone\b", "null", _REFERENCE.sub("", _in_a_line(inspect.cleandoc(text))))
+        # What is said of several fields says of which, in their order.
+        together = f"{', '.join(f'`{name}`' for name in names)}: " if len(names) > 1 else ""
+        found |= dict.fromkeys(names, together + said)
+    return found
 
 
 def _in_a_line(text: str) -> str:
