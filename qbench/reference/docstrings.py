@@ -45,7 +45,7 @@ def about_fields(kind: type[BaseModel]) -> dict[str, str]:
 
 def _attributes(section: str) -> dict[str, str]:
     parts = re.split(r"^(\w[^\n:]*?)(?: : [^\n]*)?$", section, flags=re.MULTILINE)[1:]
-    found = {}
+    found: dict[str, str] = {}
     for given, text in zip(parts[::2], parts[1::2], strict=True):
         names = [name.strip() for name in given.split(",")]
         said = re.sub(r"\bNone\b", "null", _REFERENCE.sub("", _in_a_line(inspect.cleandoc(text))))
