@@ -11,7 +11,11 @@ from qbench.report.figures.estimates import Bar
 from qbench.report.figures.figure import Axis, Bars, Figure, Level
 from qbench.report.figures.places import counted
 
-_LEAST = -1.0  # the frame's lower end: how much worse than rounding does not matter; the number is beside the bar
+_WIDTH, _NARROW, _LETTER = 390, 190, 5.5  # pixels: of a frame with its names, of the frame alone at least, of a letter
+_LEAST, _MOST = (
+    -1.0,
+    1.5,
+)  # the frame's ends: how much worse than rounding does not matter; the number is beside the bar
 
 
 def recoveries(shelf: Shelf) -> list[Figure]:
@@ -42,7 +46,11 @@ def recoveries(shelf: Shelf) -> list[Figure]:
     ]
     panels = [*in_rows(frames), *of_grids]
     title = f"{shelf.name}: how much of rounding's loss is won back"
-    return spread_pages(f"recovery_{shelf.file}", title, shelf.seeds, notes, panels, shelf.looks)
+    figures = spread_pages(f"recovery_{shelf.file}", title, shelf.seeds, notes, panels, shelf.looks)
+    longest = max((len(bar.name) for frame in panels for bar in frame.bars), default=0)
+    # Long names take their room from the bars: the words of wide figures are small where a page is narrow.
+    width = max(_NARROW, _WIDTH - round(_LETTER * longest))
+    return [replace(figure, size=(width, 0)) for figure in figures]
 
 
 def _lone(of_methods: dict[tuple[int, int], list[Bar]]) -> dict[tuple[int, str], list[tuple[int, Bar]]]:
@@ -63,8 +71,9 @@ def _grid(shelf: Shelf, number: int) -> str:
 
 def _frame(title: str, bars: list[Bar]) -> Bars:
     lowest = min((bar.low if bar.low is not None else bar.value for bar in bars), default=0.0)
-    low = max(_LEAST, min(0.0, lowest))
-    axis = Axis("share of rounding's excess loss won back, G", low=low, high=1.0)
+    highest = max((bar.high if bar.high is not None else bar.value for bar in bars), default=1.0)
+    low, high = max(_LEAST, min(0.0, lowest)), min(_MOST, max(1.0, highest))
+    axis = Axis("share of rounding's excess loss won back, G", low=low, high=high)
     return Bars(title, axis, tuple(bars), (Level("x", 0.0),))
 
 

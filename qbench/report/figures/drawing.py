@@ -18,6 +18,7 @@ Format = Literal["svg", "png"]
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _SIZES = {1: (500, 310), 2: (340, 240), 3: (255, 200)}
 _LETTER, _PANEL_LETTER, _SMALL_LETTER = 7.6, 6.3, 5.5  # pixels: of titles, those of panels, and subtitles
+_BESIDE = 60  # pixels to the right of bars
 _SHARP = 2.0  # pixels of a PNG for each of the drawing
 
 
@@ -83,6 +84,7 @@ def _panel(panel: Panel | Bars, styles: Mapping[str, theme.Style], size: tuple[i
         drawn = {"width": size[0], "height": size[1], "encoding": frame(panel), "layer": layers}
     if not panel.title:
         return drawn
-    width = int(size[0] / _PANEL_LETTER)
+    # Beside bars there are words, which titles may stand above.
+    width = int((size[0] + (_BESIDE if isinstance(panel, Bars) else 0)) / _PANEL_LETTER)
     words = [line for part in panel.title.splitlines() for line in textwrap.wrap(part, width, break_long_words=False)]
     return {"title": {"text": words, "fontSize": 11, "fontWeight": "bold", "offset": 8}, **drawn}

@@ -85,7 +85,7 @@ def where(subject: Subject, bits: int | None = None) -> str:
 
 def counted(bits: int) -> str:
     """Return ``1 bit`` or ``N bits``, which no line is broken in."""
-    return "1 bit" if bits == 1 else f"{bits}\N{NO-BREAK SPACE}bits"
+    return f"{bits}\N{NO-BREAK SPACE}bit{'' if bits == 1 else 's'}"
 
 
 def thresholds_by_bits(subject: Subject, bits: Iterable[int]) -> tuple[Guide, ...]:

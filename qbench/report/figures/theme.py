@@ -6,9 +6,11 @@ shape of its own, so that no figure needs colour to be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # The first one is inside vl-convert: what is drawn does not depend on the fonts of the machine.
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
@@ -96,12 +98,22 @@ def styles(series: Iterable[str], looks: Mapping[str, Style] | None = None) -> d
     given = {name: style for name, style in (looks or {}).items() if name in names}
     names -= given.keys()
     found = {name: style for name, style in _KNOWN.items() if name in names}
-    for place, name in enumerate(sorted(names - _KNOWN.keys())):
+    others = sorted(names - _KNOWN.keys())
+    taken = [*given.values(), *found.values()]
+    colours = _free(_COLOURS, {style.colour for style in taken})
+    shapes = _free(_SHAPES, {style.shape for style in taken})
+    dashes = _free(_DASHES, {style.dash for style in taken})
+    for place, name in enumerate(others):
         # Shapes go round once more than colours do, so that two of one colour have other shapes.
-        shape = _SHAPES[(place + place // len(_COLOURS)) % len(_SHAPES)]
-        dash = _DASHES[(place + place // len(_COLOURS)) % len(_DASHES)]
-        found[name] = Style(name, _COLOURS[place % len(_COLOURS)], dash, shape)
+        shape = shapes[(place + place // len(colours)) % len(shapes)]
+        dash = dashes[(place + place // len(colours)) % len(dashes)]
+        found[name] = Style(name, colours[place % len(colours)], dash, shape)
     return given | found
+
+
+def _free(looks: Sequence[T], taken: Set[T]) -> list[T]:
+    """Return looks that are not taken; all where none is left."""
+    return [look for look in looks if look not in taken] or list(looks)
 
 
 def looks_of_methods(methods: Mapping[str, tuple[str, bool]]) -> dict[str, Style]:

@@ -82,10 +82,12 @@ def test_losses_of_landscapes_are_not_in_nats() -> None:
 
 def test_series_differ_without_colour() -> None:
     arms = ["ste_qat", "noise_grad", "latent_grad", "random_grad", "ft_then_ptq"]
-    for names in (["rtn", "gptq", "adaround", "ste_qat"], arms, [f"checkpoint {i}" for i in range(8)]):
+    mixed = ["rtn", "flipped", "permuted", "gaussian", "noise"]
+    for names in (["rtn", "gptq", "adaround", "ste_qat"], arms, mixed, [f"checkpoint {i}" for i in range(8)]):
         looks = theme.styles(names)
         assert len({style.shape for style in looks.values()}) == len(names)
         assert len({style.dash for style in looks.values()}) == len(names)
+        assert len({style.colour for style in looks.values()}) == len(names)
         assert {style.colour for style in looks.values()} <= OKABE_ITO
     assert len({(one.colour, one.shape) for one in theme.styles(f"{i:02}" for i in range(30)).values()}) == 30
 
