@@ -13,6 +13,8 @@ from qbench.cli import options
 if TYPE_CHECKING:
     from qbench.doctor.finding import Finding
 
+_INDENT = 22  # where the words of `Finding.line` begin
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
@@ -27,11 +29,13 @@ def doctor(
 
     Each line is ok, a warning, or broken; ends with 1 where something is broken. Nothing is changed.
     """
-    found = []
+    from qbench.report.fitting import wrap
+
+    found, width = [], options.line_width()
     for finding in _findings(online):
         found.append(finding)
         if not json:
-            typer.echo(finding.line())
+            typer.echo(wrap(finding.line(), width, indent=" " * _INDENT))
     broken, warnings = (sum(one.level == level for one in found) for level in ("broken", "warning"))
     if json:
         options.print_json({"broken": broken, "warnings": warnings, "findings": [asdict(one) for one in found]})

@@ -36,9 +36,8 @@ def list_names(
     json: options.JsonOption = False,
 ) -> None:
     """List suites, models, quantizers, methods, probes and assets, and where names come from that are not built in."""
-    from tabulate import tabulate
-
     from qbench.registry import scope
+    from qbench.report.fitting import flow
     from qbench.suite.load import load_suite
 
     if kind is not None and kind not in _KINDS:
@@ -56,7 +55,7 @@ def list_names(
             told, headers = [(row[0], row[-1]) for row in told], [name, ""]
         if name == "models":
             told = [(one, origin, ", ".join(metrics), *rest) for one, origin, metrics, *rest in told]
-        typer.echo(tabulate(told, headers=headers, tablefmt="plain") + "\n")
+        typer.echo(flow(headers, told, options.text_width()) + "\n")
 
 
 class _Row(NamedTuple):

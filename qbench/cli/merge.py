@@ -66,25 +66,23 @@ def _show(merged: Merged, out: Path, prefer: Prefer | None) -> None:
     if merged.rounded:
         typer.echo(f"{merged.rounded} full-precision records differ by another ground's rounding errors: one is kept")
     if merged.conflicts:
-        from tabulate import tabulate
+        from qbench.report.fitting import wrap
 
-        rows = [_row(conflict) for conflict in merged.conflicts]
-        typer.echo("\n" + tabulate(rows, ["cell", "differs", "first", "second", "ground"], disable_numparse=True))
+        lines = [wrap(line, options.line_width()) for conflict in merged.conflicts for line in _told(conflict)]
+        typer.echo("\n" + "\n".join(lines))
         done = f"the {prefer} was taken" if prefer else "nothing of them was written (--prefer first|last takes one)"
         cells = len({conflict.cell_id for conflict in merged.conflicts})
         typer.echo(f"\n{cells} cell{'s have' if cells > 1 else ' has'} different results: {done}")
 
 
-def _row(conflict: Conflict) -> list[str]:
+def _told(conflict: Conflict) -> list[str]:
     what, first, second = conflict.differences[0]
     more = f" (and {len(conflict.differences) - 1} more)" if len(conflict.differences) > 1 else ""
     ground = ", ".join(f"{name}: {one} / {other}" for name, (one, other) in conflict.unlike.items())
     return [
         conflict.label,
-        what + more,
-        f"{first} ({conflict.first})",
-        f"{second} ({conflict.second})",
-        ground or "equal: the same bytes were to be expected",
+        f"  {what}{more}: {first} ({conflict.first}), {second} ({conflict.second})",
+        f"  ground: {ground or 'equal: the same bytes were to be expected'}",
     ]
 
 

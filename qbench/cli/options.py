@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,11 @@ def text_width() -> int:
     """Return how many columns tables may take: those of the terminal, from 80 to 120; 80 where there is none."""
     out = Console()
     return max(80, min(out.width, 120)) if out.is_terminal else 80
+
+
+def line_width() -> int:
+    """Return how long a line about one thing may be: no limit where a program reads it, a line a thing."""
+    return text_width() if Console().is_terminal else sys.maxsize
 
 
 def show(text: str) -> None:

@@ -28,6 +28,7 @@ def plan(
     json: options.JsonOption = False,
 ) -> None:
     """Show what `qbench run` would do: cells to run, stored cells, skipped cells with reasons, and an estimate."""
+    from qbench.report.fitting import wrap
     from qbench.runner.run import plan as make_plan
     from qbench.store.folder import RunFolder
 
@@ -47,10 +48,11 @@ def plan(
             }
         )
         return
+    width = options.line_width()
     for one in found.todo:
-        typer.echo(f"run   {one.cell_id[:12]}  {one.cell.label()}")
+        typer.echo(wrap(f"run   {one.cell_id[:12]}  {one.cell.label()}", width, indent=" " * 20))
     for reason, count in reasons.items():
-        typer.echo(f"skip  {count} cells: {reason}")
+        typer.echo(wrap(f"skip  {count} cells: {reason}", width))
     typer.echo(f"{len(found.todo)} cells to run, {len(found.stored)} stored, {len(found.skipped)} skipped")
     if seconds is not None:
         typer.echo(f"about {seconds / 60:.0f} process-minutes, going by stored cells of the same methods")

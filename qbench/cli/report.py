@@ -112,6 +112,8 @@ def _show(runs: Sequence[Run], form: Format, cells: bool, output: Path | None) -
     if output is not None:
         atomic.write_bytes(output, content if isinstance(content, bytes) else content.encode())
         typer.echo(f"wrote {output}", err=True)
+    elif form is Format.TEXT:
+        options.show(str(content).removesuffix("\n"))
     else:
         typer.echo(content, nl=False)
 
@@ -144,7 +146,7 @@ def _text(run: Run) -> str:
     from qbench.report.text import render_text
 
     probes = render_probes(run.records, run.probes)
-    return render_text(run.board) + (f"\n{probes}\n" if probes else "")
+    return render_text(run.board, options.text_width()) + (f"\n{probes}\n" if probes else "")
 
 
 def _write_table(run: Run) -> None:

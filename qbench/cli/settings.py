@@ -130,7 +130,7 @@ def _differences(spec: Spec, preset: _Preset) -> tuple[list[OptionDifference], l
 
 
 def _list(presets: dict[str, _Preset], *, json: bool) -> None:
-    from tabulate import tabulate
+    from qbench.report.fitting import flow
 
     if json:
         found = {
@@ -139,12 +139,13 @@ def _list(presets: dict[str, _Preset], *, json: bool) -> None:
         options.print_json(found)
         return
     rows = [(name, one.method or "any", one.source) for name, one in presets.items()]
-    typer.echo(tabulate(rows, headers=("preset", "method", "of"), disable_numparse=True))
+    typer.echo(flow(("preset", "method", "of"), rows, options.text_width()))
 
 
 def _show(rows: dict[str, tuple[list[OptionDifference], list[str]]], against: str, preset: _Preset) -> None:
-    from tabulate import tabulate
+    from qbench.report.fitting import flow, wrap
 
+    width = options.text_width()
     typer.echo(f"against {against}: {preset.source}")
     table = []
     for label, (found, unknown) in rows.items():
@@ -154,11 +155,11 @@ def _show(rows: dict[str, tuple[list[OptionDifference], list[str]]], against: st
             table.append((label, f"has no {', '.join(unknown)}", "", ""))
         if not found and not unknown:
             table.append((label, "nothing differs", "", ""))
-    typer.echo(tabulate(table, headers=("method", "option", "here", against), disable_numparse=True))
+    typer.echo(flow(("method", "option", "here", against), table, width))
     if preset.absent:
         typer.echo("said there, and no option of the method here:")
         for text in preset.absent:
-            typer.echo(f"  {text}")
+            typer.echo(wrap(f"  {text}", width))
 
 
 def _plain(value: Any) -> Any:

@@ -176,13 +176,12 @@ def _bounds(suite: str, again: dict[str, Record]) -> Callable[[Record], float]:
 
 
 def _show(verdicts: list[Verified]) -> None:
-    from tabulate import tabulate
-
+    from qbench.report.fitting import noted_table, wrap
     from qbench.report.numbers import compact
 
     if not verdicts:
         return
-    rows = []
+    rows, notes = [], []
     for one in sorted(verdicts, key=lambda one: not one.red):
         first = one.differences[0] if one.differences else None
         more = f" and {len(one.differences) - 1} more" if len(one.differences) > 1 else ""
@@ -191,10 +190,11 @@ def _show(verdicts: list[Verified]) -> None:
         bound = "" if one.bound is None else f"|dL| {compact(abs(one.change or 0.0))} <= {compact(one.bound)}"
         if one.outcome == "differs" and one.bound is not None:
             bound = bound.replace("<=", ">")
-        rows.append((one.outcome, one.label, what, *values, bound))
-    typer.echo(tabulate(rows, headers=("", "cell", "differs first", "stored", "now", "bound"), disable_numparse=True))
+        rows.append((one.outcome, *values, bound))
+        notes.append(f"{one.label}: {what}" if what else one.label)
+    typer.echo(noted_table(("verdict", "stored", "now", "bound"), rows, notes, options.text_width()))
     for name, (before, now) in {name: pair for one in verdicts for name, pair in one.ground.items()}.items():
-        typer.echo(f"other ground: {name} {before} -> {now}")
+        typer.echo(wrap(f"other ground: {name} {before} -> {now}", options.text_width()))
     counts = {outcome: sum(one.outcome == outcome for one in verdicts) for outcome in {one.outcome for one in verdicts}}
     typer.echo(f"{len(verdicts)} cells run again: " + ", ".join(f"{counts[name]} {name}" for name in sorted(counts)))
 

@@ -1,4 +1,4 @@
-"""Reports for people: plain text, 120 columns."""
+"""Reports for people: plain text, 80 columns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from qbench.conformance.contract import Report, Row
 
-WIDTH = 120
+WIDTH = 80
 _HEADERS = ("property", "result", "detail")
 
 

@@ -70,6 +70,22 @@ def noted_table(headers: Sequence[str], rows: Sequence[Sequence[str]], notes: Se
     return "\n".join([header, rule, *(part for pair in zip(lines, told, strict=True) for part in pair)])
 
 
+def flow(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
+    """Return a table of words, its widest columns wrapped to what there is room for.
+
+    Parameters
+    ----------
+    headers : sequence of str
+        One a column.
+    rows : sequence of sequence of str
+        As wide as `headers`.
+    width : int
+        The most that a line may have.
+    """
+    narrow = _squeezed(Table(list(headers), [list(row) for row in rows], keys=len(headers)), width)
+    return plain_table(narrow.headers, narrow.rows, ["left"] * len(headers))
+
+
 def fit(table: Table, align: Sequence[str], width: int = WIDTH) -> str:
     """Return a table as plain text, in parts one below the other where it is too wide, with its keys in each.
 
@@ -140,17 +156,20 @@ def _there(part: Table) -> Table:
 
 
 def _squeezed(table: Table, width: int) -> Table:
-    """Return a table with cells wrapped until it is narrow enough: one of a single column beside its keys."""
-    while (over := _total(table) - width) > 0:
-        columns = list(zip(table.headers, *table.rows, strict=True))
-        widths = [_widest(column) for column in columns]
-        at = widths.index(max(widths))
-        most = max(widths[at] - over, width // len(columns) - 2, _NARROWEST)
-        if most >= widths[at]:
-            break
-        columns[at] = tuple(wrap(cell.replace("\n" + _WITHIN, ""), most, indent=_WITHIN) for cell in columns[at])
-        table = _of(columns, table.keys)
-    return table
+    """Return a table with the cells of its widest columns wrapped, all at one width, so that it is narrow enough."""
+    columns = list(zip(table.headers, *table.rows, strict=True))
+    widths = [_widest(column) for column in columns]
+    room = width - 2 * (len(columns) - 1)
+    most = next((most for most in range(max(widths), 8, -1) if sum(min(one, most) for one in widths) <= room), 8)
+    return _of([tuple(_narrow(cell, most) for cell in column) for column in columns], table.keys)
+
+
+def _narrow(cell: str, most: int) -> str:
+    if _width(cell) <= most:
+        return cell
+    # What goes on of a name is set off from the next name; of a sentence it need not be.
+    indent = "" if " " in cell.strip() else _WITHIN
+    return "\n".join(wrap(line, most, indent=indent) for line in cell.split("\n"))
 
 
 def _of(columns: Sequence[Sequence[str]], keys: int) -> Table:

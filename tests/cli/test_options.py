@@ -21,7 +21,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_piped_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
     options.show(TEXT)
     assert capsys.readouterr().out == TEXT + "\n"
-    assert options.text_width() == 80
+    assert options.text_width() == 80 and options.line_width() > 10**6
 
 
 def test_a_terminal_gets_colours_and_the_same_words(
@@ -49,4 +49,4 @@ def test_tables_are_as_wide_as_the_terminal_within_reason(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", columns)
-    assert options.text_width() == width
+    assert options.text_width() == options.line_width() == width

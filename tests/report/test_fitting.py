@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qbench.report.fitting import WIDTH, fit, noted_table, plain_table, wrap
+from qbench.report.fitting import WIDTH, fit, flow, noted_table, plain_table, wrap
 from qbench.report.layout import Table
 from qbench.report.leaderboard import leaderboard
 from qbench.report.short_names import explained, shorten
@@ -82,6 +82,21 @@ def test_parts_have_as_many_columns_as_each_other_and_no_empty_rows() -> None:
     first, second = fit(Table(["loss", *"8432"], rows, 1), ["left"] * 5, 50).split("\n\n")
     assert first.split("\n")[0].split() == ["loss", "8", "4"] and second.split("\n")[0].split() == ["loss", "3", "2"]
     assert "lsq" not in first and "lsq" in second
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(labels, st.text("ab ", max_size=90), labels), min_size=1, max_size=5))
+def test_tables_of_words_fit(rows: list[tuple[str, str, str]]) -> None:
+    text = flow(("name", "what it is", "of"), rows)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    letters = "".join(text.split())
+    for name, _, _ in rows:
+        assert all(word in letters for word in re.findall(r"[^,\[\]]+", name))
+
+
+def test_the_widest_columns_give_way() -> None:
+    lines = flow(["a", "b"], [["rtn", "round to nearest, which knows nothing of the data"]], 30).split("\n")
+    assert lines[2:] == ["rtn  round to nearest, which", "     knows nothing of the data"]
 
 
 def test_a_row_that_is_empty_everywhere_is_not_left_out() -> None:
