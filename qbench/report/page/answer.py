@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from qbench.report import numbers
 from qbench.report.entries import Entry
-from qbench.report.layout import incomplete
 from qbench.report.leaderboard import Group
 
 INSIDE = "inside"
@@ -80,9 +79,11 @@ def word(entry: Entry | None) -> str:
     """Return the regime of an entry in one word, or what stands in its place."""
     if entry is None:
         return ""
-    if entry.regime is None:
-        return numbers.ABSENT if entry.complete else incomplete(entry)
-    return entry.regime.text
+    if entry.regime is not None:
+        return entry.regime.text
+    others = {status: count for status, count in entry.statuses.items() if status != "ok"}
+    told = [status if count == entry.seeds else f"{count} {status}" for status, count in others.items()]
+    return ", ".join(told) or numbers.ABSENT
 
 
 def tone(entry: Entry | None) -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+_ONE_PIECE = 28
+
 
 @cache
 def environment() -> Environment:
@@ -48,5 +50,14 @@ def _label(text: str) -> Markup:
         if part.startswith("["):
             told += Markup('<span class="options">{}</span>').format(escape(part).replace(",", Markup(",<wbr>")))
         else:
-            told += escape(part).replace("/", Markup("/<wbr>"))
+            told += _names(part)
     return told
+
+
+def _names(text: str) -> Markup:
+    """Return names between slashes, each in one piece where it is short."""
+    from markupsafe import Markup, escape
+
+    slash = Markup("/<wbr>")
+    short = Markup('<span class="name">{}</span>')
+    return slash.join(short.format(name) if 0 < len(name) <= _ONE_PIECE else escape(name) for name in text.split("/"))
