@@ -41,10 +41,16 @@ def paretos(shelf: Shelf) -> list[Figure]:
     notes = [
         "Line: the front, which no other method is both better and faster than; behind it points are faint. Filled: "
         "PTQ; hollow: QAT. Seconds of the method alone, on the machine that ran it." + intervals(estimates, covers),
-        " ".join(part for part in (unfinished(drawn), shelf.undrawn) if part),
+        " ".join(part for part in (unfinished(drawn), _timeless(drawn), shelf.undrawn) if part),
     ]
     title = f"{shelf.name}: what is lost against what the method takes"
     return spread_pages(f"pareto_{shelf.file}", title, shelf.seeds, notes, in_rows(panels), shelf.looks)
+
+
+def _timeless(drawn: Sequence[Entry]) -> str:
+    """Return how many entries a logarithmic axis of seconds has no place for, in words; empty where there are none."""
+    count = sum(entry.excess is not None and not entry.method_seconds for entry in drawn)
+    return f"Not drawn: {count} that took no measurable time." if count else ""
 
 
 def front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

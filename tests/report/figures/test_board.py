@@ -195,6 +195,18 @@ def test_dominated_methods_are_faint_and_the_front_is_drawn(run: Run, figures: d
     assert faint == {("gptq", f"{quantizer}, 2\N{NO-BREAK SPACE}bits") for quantizer in ("mse", "absmax")}
 
 
+def test_what_took_no_time_has_no_place_and_is_counted(make_record: MakeRecord) -> None:
+    def timed(record: Record) -> Record:
+        at_once = record.label.startswith("tiny/mse/2b/own/")
+        return record.model_copy(update={"cost": Cost()}) if at_once else record
+
+    own = [make_record(f"tiny/mse/2b/own/s{seed}", 0.4) for seed in range(2)]
+    records = [timed(record) for record in [*board_records(make_record), *own]]
+    (figure,) = [one for one in board_figures(Run("drawn", records)) if one.name == "pareto_tiny"]
+    assert "own" not in series_at(figure, "mse, 2\N{NO-BREAK SPACE}bits")
+    assert any("Not drawn: 1 that took no measurable time." in note for note in figure.notes)
+
+
 def test_images_have_their_accuracy_beside_the_loss(image_run: Run) -> None:
     by_name = {figure.name: figure for figure in board_figures(image_run)}
     loss, accuracy = panels(by_name["ladder_net"])
