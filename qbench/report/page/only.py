@@ -5,20 +5,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-from qbench.report.page.place import Place
-
-_AXES = ("model", "quantizer", "bits", "method", "seed")
+from qbench.report.page.place import AXES, Place
 
 
 def expression(place: Place) -> str:
     """Return what ``--only`` takes for a cell: ``model=llama-1m,quantizer=mse,bits=2,method=gptq,seed=0``."""
-    return ",".join(f"{axis}={place.axes[axis]}" for axis in _AXES if place.axes[axis] is not None)
+    return ",".join(f"{axis}={place.axes[axis]}" for axis in AXES if place.axes[axis] is not None)
 
 
 def command(place: Place) -> str:
     """Return the command for a shell, quoted where it has to be."""
-    only = shlex.quote(expression(place))
-    return f"qbench run --suite {shlex.quote(place.run.name)} --only {only} --fresh"
+    # Records that were read without their suite say which one ran them.
+    suite = place.run.name if place.run.places or place.record is None else place.record.suite
+    return f"qbench run --suite {shlex.quote(suite)} --only {shlex.quote(expression(place))} --fresh"
 
 
 def others(place: Place, places: Iterable[Place]) -> list[Place]:
@@ -33,7 +32,7 @@ def others(place: Place, places: Iterable[Place]) -> list[Place]:
     places : iterable of Place
         All cells of its run.
     """
-    wanted = [(axis, str(value)) for axis in _AXES if (value := place.axes[axis]) is not None]
+    wanted = [(axis, str(value)) for axis in AXES if (value := place.axes[axis]) is not None]
     return [
         other
         for other in places

@@ -12,6 +12,9 @@ from qbench.store.newest import newest
 from qbench.store.record import Record
 from qbench.suite.cell import cell_label
 
+AXES = ("model", "quantizer", "bits", "method", "seed")
+"""Of `Cell.axes`, in its order."""
+
 Row = tuple[str, str | None, int | None, str]
 """Labels of model, quantizer and method, and the bits between them: what all seeds of an entry share."""
 
@@ -43,7 +46,7 @@ class Place:
     @property
     def label(self) -> str:
         """Return the one-line name."""
-        return cell_label({name: value for name, value in self.axes.items() if name != "skip"})
+        return cell_label(dict(self.axes))
 
     @property
     def route(self) -> str:
@@ -100,7 +103,7 @@ def _places(run: Run, expected: Iterable[Axes], records: dict[str, Record], *, p
     found = []
     for axes in known:
         skip = axes.get("skip")
-        plain = {name: value for name, value in axes.items() if name != "skip"}
+        plain = {name: axes[name] for name in AXES}
         record = records.get(cell_label(plain))
         found.append(Place(run, plain, record, None if skip is None else str(skip), probe))
     return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 
 import pytest
 
 from qbench.report.page import only
 from qbench.report.page.place import Place, places_of
 from qbench.report.run import Run
+from qbench.store.record import Record
 from qbench.suite.cell import Cell
 from qbench.suite.enumerate import axes_of, enumerate_cells, filter_cells
 from qbench.suite.load import load_suite
@@ -55,6 +57,11 @@ def test_a_name_that_others_answer_to_is_told() -> None:
     found = places(cells, "llm_lowbit")
     others = only.others(found["llama-1m/mse[per_channel]/2b/gptq/s0"], found.values())
     assert [one.label for one in others] == ["llama-1m/mse[per_channel]/2b/gptq[cd_sweeps=5]/s0"]
+
+
+def test_records_without_their_suite_say_which_it_was(make_record: Callable[..., Record]) -> None:
+    (place,) = places_of(Run("a folder", [make_record("m/fp/s0", suite="smoke")]))
+    assert shlex.split(only.command(place))[:4] == ["qbench", "run", "--suite", "smoke"]
 
 
 @pytest.mark.parametrize("label", ["a[x='it''s, \"b\" | c']", "p:Q[path=/tmp/a b]", "q[f=(1,2),g={3|4}]", "$(rm)`x`"])
