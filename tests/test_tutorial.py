@@ -52,7 +52,7 @@ def test_what_it_shows_is_what_its_commands_print(tmp_path: Path) -> None:
             assert alike(command.shown, tutorial.shortened(command.printed)), f"{said}\nis not\n{command.shown}"
     assert shown >= 5
     assert (tmp_path / "table.tex").read_text(encoding="utf-8").count(r"\toprule") >= 2
-    assert "https://" not in re.sub(r"<a [^>]*>", "", (tmp_path / "report.html").read_text(encoding="utf-8"))[:2000]
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("paper_table") > 1
 
 
 def test_the_suite_has_ten_lines_and_is_the_table() -> None:
