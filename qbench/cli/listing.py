@@ -55,7 +55,7 @@ def list_names(
             told, headers = [(row[0], row[-1]) for row in told], [name, ""]
         if name == "models":
             told = [(one, origin, ", ".join(metrics), *rest) for one, origin, metrics, *rest in told]
-        typer.echo(flow(headers, told, options.text_width()) + "\n")
+        typer.echo(flow(headers, told, options.line_width()) + "\n")
 
 
 class _Row(NamedTuple):

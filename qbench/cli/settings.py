@@ -139,13 +139,13 @@ def _list(presets: dict[str, _Preset], *, json: bool) -> None:
         options.print_json(found)
         return
     rows = [(name, one.method or "any", one.source) for name, one in presets.items()]
-    typer.echo(flow(("preset", "method", "of"), rows, options.text_width()))
+    typer.echo(flow(("preset", "method", "of"), rows, options.line_width()))
 
 
 def _show(rows: dict[str, tuple[list[OptionDifference], list[str]]], against: str, preset: _Preset) -> None:
     from qbench.report.fitting import flow, wrap
 
-    width = options.text_width()
+    width = options.line_width()
     typer.echo(f"against {against}: {preset.source}")
     table = []
     for label, (found, unknown) in rows.items():

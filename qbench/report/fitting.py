@@ -13,6 +13,8 @@ from qbench.report.layout import Table, split
 WIDTH = 80
 _KEY_WIDTHS = (56, 48, 40, 32)
 _NARROWEST = 12
+_WHOLE = 28
+_LEAST = 8
 _WITHIN = "  "
 
 
@@ -156,12 +158,27 @@ def _there(part: Table) -> Table:
 
 
 def _squeezed(table: Table, width: int) -> Table:
-    """Return a table with the cells of its widest columns wrapped, all at one width, so that it is narrow enough."""
+    """Return a table with the cells of its widest columns wrapped, so that it is narrow enough."""
     columns = list(zip(table.headers, *table.rows, strict=True))
-    widths = [_widest(column) for column in columns]
-    room = width - 2 * (len(columns) - 1)
-    most = next((most for most in range(max(widths), 8, -1) if sum(min(one, most) for one in widths) <= room), 8)
-    return _of([tuple(_narrow(cell, most) for cell in column) for column in columns], table.keys)
+    widths = _shares(columns, width - 2 * (len(columns) - 1))
+    cut = [tuple(_narrow(cell, most) for cell in column) for column, most in zip(columns, widths, strict=True)]
+    return _of(cut, table.keys)
+
+
+def _shares(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return how wide each column may be: all that are cut equally, words whole where that is possible."""
+    natural = [_widest(column) for column in columns]
+    for whole in (_WHOLE, 0):
+        least = [min(whole, _longest(column)) for column in columns]
+        for most in range(max(natural), _LEAST - 1, -1):
+            widths = [min(one, max(most, word)) for one, word in zip(natural, least, strict=True)]
+            if sum(widths) <= room:
+                return widths
+    return [min(one, _LEAST) for one in natural] if sum(natural) > room else natural
+
+
+def _longest(column: Sequence[str]) -> int:
+    return max((len(part) for cell in column for word in cell.split() for part in _breaks(word)), default=0)
 
 
 def _narrow(cell: str, most: int) -> str:
