@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.browser.conftest import make_record
 CELLS = 2000
 LOADS = 7
 MOST_SECONDS = 2.0
+MOST_CPU_SECONDS = 1.0
 LAYERS, DOCUMENTS = 28, 28
 
 
@@ -65,5 +67,10 @@ def test_two_thousand_cells_are_there_in_two_seconds(chromium: Browser, large: P
         f"(median of {LOADS}: {', '.join(f'{one:.2f}' for one in seconds)}); "
         f"CPU time of the main thread {statistics.median(busy):.2f} s"
     )
-    print(told)  # noqa: T201 (shown with -s, and where the test fails)
-    assert statistics.median(seconds) < MOST_SECONDS, told
+    assert statistics.median(busy) < MOST_CPU_SECONDS, told
+    # Where more wants to run than there are cores, the clock tells of them and not of the page.
+    waiting = os.getloadavg()[0] - (os.cpu_count() or 1)
+    if waiting > 0:
+        told += f"; the clock was not judged: {waiting:.1f} processes more than cores"
+    print(told)  # noqa: T201 (shown with -rA)
+    assert waiting > 0 or statistics.median(seconds) < MOST_SECONDS, told
