@@ -24,7 +24,7 @@ _MOST_NUMBERS = 4
 _FEW_GRIDS = 3
 _MOST_COLUMNS = 6
 _OF_FAMILIES = frozenset({"C11", "C14", "T1", "T2", "T3", "T4"})
-_DECIDED = ("supported", "refuted", "inconclusive")
+DECIDED = ("supported", "refuted", "inconclusive")
 
 SOURCES = {
     "abstract": "predicted by the abstract",
@@ -147,13 +147,13 @@ def overview(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> tu
     """
     decided: dict[str, set[str]] = {}
     for one in judgements:
-        if one.verdict in _DECIDED:
+        if one.verdict in DECIDED:
             decided.setdefault(f"{one.model}/{one.quantizer}", set()).add(one.claim)
     # Grids that are there for a claim about all of them together have no column each.
     titles = [title for title, ids in decided.items() if len(ids) > 1 or ids & _OF_FAMILIES] or list(decided)
     by_model = len(titles) > _MOST_COLUMNS
     if by_model:
-        titles = list(dict.fromkeys(one.model for one in judgements if one.verdict in _DECIDED))
+        titles = list(dict.fromkeys(one.model for one in judgements if one.verdict in DECIDED))
     rows = []
     for claim, ours in by_claim(judgements, claims):
         counts = {title: Counter[str]() for title in titles}
@@ -167,7 +167,7 @@ def overview(judgements: Sequence[Judgement], claims: Mapping[str, Claim]) -> tu
 
 def _counted(count: Mapping[str, int]) -> str:
     """Return a verdict, or how many there are of each; what was decided hides what does not apply."""
-    decided = {verdict: many for verdict, many in count.items() if verdict in _DECIDED} or dict(count)
+    decided = {verdict: many for verdict, many in count.items() if verdict in DECIDED} or dict(count)
     if len(decided) == 1 and sum(decided.values()) == 1:
         return next(iter(decided))
     return ", ".join(f"{many} {verdict}" for verdict, many in decided.items()) or ABSENT

@@ -10,6 +10,8 @@ from qbench.report.entries import Entry
 from qbench.report.leaderboard import Group
 
 INSIDE = "inside"
+MOST_ROWS = 14
+"""Rows of a regime map that are still read at a glance."""
 _RANK = {INSIDE: 0, "grey": 1, "failed": 2}
 
 
@@ -65,7 +67,9 @@ class Answer:
 
 
 def answer(group: Group) -> Answer | None:
-    """Return what is said of a group; None where nothing of it is quantized or where it is left out as a whole."""
+    """Return what is said of a group; None where nothing of it is quantized, where it is left out, or of a lattice."""
+    if is_lattice(group):
+        return None
     choices = {}
     for width in group.bits:
         asked = [row[width] for row in group.rows.values() if width in row and set(row[width].statuses) != {"skipped"}]
@@ -73,6 +77,24 @@ def answer(group: Group) -> Answer | None:
         if asked:
             choices[width] = _choose(width, asked)
     return Answer(group, choices, _sentence(choices)) if choices else None
+
+
+def is_lattice(group: Group) -> bool:
+    """Return whether the grid is a step size, and bits only bound its codes: then no bitwidth is asked about."""
+    return str(group.quantizer).partition("[")[0] == "lattice"
+
+
+def map_rows(group: Group) -> dict[str, dict[int, Entry]]:
+    """Return the rows of a regime map: all, or where they are many the plainest of each method, without ablations."""
+    if len(group.rows) <= MOST_ROWS:
+        return group.rows
+    plainest: dict[str, str] = {}
+    for label, row in group.rows.items():
+        if any(entry.trained and not entry.is_qat for entry in row.values()):
+            continue
+        name = label.partition("[")[0]
+        plainest[name] = min(plainest.get(name, label), label, key=lambda one: (one.count("="), len(one)))
+    return {label: group.rows[label] for label in plainest.values()}
 
 
 def word(entry: Entry | None) -> str:

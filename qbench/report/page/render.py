@@ -61,6 +61,7 @@ class Part:
     versions: str
     dates: str
     answers: list[answer.Answer]
+    lattices: int
     cautions: list[str]
     charts: list[Chart]
     verdicts: Verdicts
@@ -106,6 +107,7 @@ def render_page(runs: Sequence[Run], *, title: str | None = None) -> str:
             word=answer.word,
             tone=answer.tone,
             told=answer.told,
+            map_rows=answer.map_rows,
             numeric=_numeric,
             claims_legend=CLAIMS_LEGEND,
             comparison_headers=COMPARISON_HEADERS,
@@ -141,6 +143,7 @@ def _part(run: Run, at: int) -> Part:
         versions=", ".join(known) or "not recorded",
         dates=" to ".join(dates) or "no date",
         answers=answers,
+        lattices=sum(map(answer.is_lattice, board.of_networks.groups)),
         cautions=[
             line
             for line in board.summary

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qbench.claims.base import Claim, Judgement
 from qbench.claims.catalogue import all_claims
-from qbench.report.claims import SOURCES, by_claim, gaps_of, overview, paragraphs, rows_of
+from qbench.report.claims import DECIDED, SOURCES, by_claim, gaps_of, overview, paragraphs, rows_of
 from qbench.report.page.charting import Chart, of_claim
 from qbench.report.run import Run
 
@@ -56,7 +56,7 @@ class Verdicts:
     headers : list of str
         Of the table at a glance.
     rows : list of list of str
-        Of that table: those claims that anything could be said of.
+        Of that table: those claims that are decided anywhere.
     told : list of Told
         The same claims in full.
     gaps : list of str
@@ -94,5 +94,6 @@ def verdicts(run: Run, charts: Sequence[Chart]) -> Verdicts:
             told.append(Told(claim, SOURCES[claim.source], rows, paragraphs(ours), gaps, drawn, counts))
     shown = {one.claim.id: one.claim for one in told}
     headers, rows = overview(run.judgements, shown)
+    rows = [row for row in rows if any(verdict in cell for cell in row[1:] for verdict in DECIDED)]
     others = {name: claim for name, claim in claims.items() if name not in shown}
     return Verdicts(run, headers, rows, told, gaps_of([one for one in run.judgements if one.claim in others], others))
