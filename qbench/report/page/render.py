@@ -41,6 +41,8 @@ class Part:
         Of the records.
     answers : list of Answer
         Model by model.
+    lattices : int
+        Grids of a given step size, which no bitwidth describes.
     cautions : list of str
         What the leaderboard warns of, and no answer says.
     charts : list of Chart
