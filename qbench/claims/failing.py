@@ -83,9 +83,10 @@ def _void(rule: SiteRule, subject: Subject, seed: int, does: str) -> SeedVerdict
     rounded = subject.rounding(seed, lowest)
     if lowest > limits.COARSE_BITS and not subject.is_lattice:
         raise LackingError(f"rtn at fewer than {lowest} bits: it {does} at none of those that were run")
-    why = f"rounding fails at no bits and is inside at {lowest}"
+    which = "rounding" if rounded.label == "rtn" else f"rounding ({rounded.label})"
+    why = f"{which} fails at no bits and is inside at {lowest}"
     if rounded.regime == "grey":
-        why = f"rounding {does} at no bits: at {lowest} bits D = {nats(rounded.excess)} is grey"
+        why = f"{which} {does} at no bits: at {lowest} bits D = {nats(rounded.excess)} is grey"
         share = rounded.excess / rounded.tau_f
         why += f", outside tau = {nats(rounded.tau)} and {times(share)} of tau_f = {nats(rounded.tau_f)}"
     try:

@@ -11,6 +11,7 @@ from qbench.cli import options
 from qbench.errors import StoreError
 
 if TYPE_CHECKING:
+    from qbench.store.folder import Scan
     from qbench.store.record import Record
     from qbench.suite.cell import Cell
     from qbench.suite.schema import Suite
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
 
 def stored(path: Path) -> dict[str, Record]:
     """Return the records in a folder by cell id, and tell of files that are none."""
+    return scanned(path).records
+
+
+def scanned(path: Path) -> Scan:
+    """Return what is in a folder, and tell of files that are no records."""
     from qbench.store.folder import RunFolder
 
     scan = RunFolder(path).scan()
     for file, reason in scan.corrupt.items():
         typer.echo(f"warning: {file} is no record ({reason}): it is left aside", err=True)
-    return scan.records
+    return scan
 
 
 def current(suite: Suite, cells: list[Cell], out: Path | None) -> list[Record]:

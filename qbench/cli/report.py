@@ -168,6 +168,8 @@ def _draw(runs: Sequence[Run], folder: Path) -> None:
 def _write_page(runs: Sequence[Run], path: Path) -> None:
     from qbench.report.page.render import render_page
 
+    if str(path) == "-":
+        raise QBenchError("--html - is no file: name one, such as --html report.html")
     if path.is_dir():
         raise QBenchError(f"--html {path} is a folder: name a file in it, such as {path / 'report.html'}")
     page = render_page(runs)

@@ -56,7 +56,7 @@ def read_runs(
         raise QBenchError("--out is the folder of one suite's records: name one suite, and no folder")
     chosen = [option for option, value in (("--seeds", seeds), ("--only", only)) if value is not None]
     if chosen and (stored := next(filter(_is_stored, names), None)):
-        raise QBenchError(f"{' and '.join(chosen)} choose among the cells of a suite, and {stored} is none")
+        raise QBenchError(f"{' and '.join(chosen)}: for suites only, which {stored} is none of")
     runs = [_read(name, out, seeds, only, compared) for name in names]
     counts = Counter(run.name for run in runs)
     return [replace(run, name=given) if counts[run.name] > 1 else run for run, given in zip(runs, names, strict=True)]
@@ -94,10 +94,11 @@ def _read(name: str, out: Path | None, seeds: int | None, only: str | None, comp
 
     path = Path(name)
     if path.is_dir():
-        held = records.stored(path)
-        if not held:
+        scan = records.scanned(path)
+        if not scan.records:
             raise StoreError(f"{path} holds no records: name a folder that `qbench run` wrote, or a suite")
-        return Run(path.name, list(held.values()), origin=str(path))
+        damaged = [f"{file.name} ({reason})" for file, reason in scan.corrupt.items()]
+        return Run(path.name, list(scan.records.values()), origin=str(path), damaged=damaged)
     if is_archive(path):
         run = _published(read_archive(path), path)
         return _compared(run, run.name, None) if compared else run

@@ -16,6 +16,7 @@ from qbench.suite.cell import FP, cell_label
 
 Axes = Mapping[str, str | int | None]
 """`Cell.axes`, with the reason of a skipped cell under ``skip``."""
+_QAT = frozenset({"ste_qat", "lsq"})
 _ABLATIONS = frozenset({"latent_grad", "noise_grad", "random_grad", "ft_then_ptq"})
 
 
@@ -169,11 +170,20 @@ def make_entry(places: Places, rounded: Places | None, book: NoteBook) -> Entry:
         seeds=len(places.axes),
         statuses=dict(statuses),
         fallbacks=sum(len(record.fallbacks) for record in found),
-        trained=any(record.cost.train_tokens > 0 for record in found),
+        trained=_trains(method, found, places),
         batch_norm="; ".join(norms) or None,
         notes=tuple(dict.fromkeys(numbers)),
     )
     return entry if not entry.complete else _measure(entry, found, places, rounded, book)
+
+
+def _trains(method: str, found: Sequence[Record], places: Places) -> bool:
+    """Return whether a method trains the model, also where no cell of the row came to that."""
+    if found:
+        return any(record.cost.train_tokens > 0 for record in found)
+    name = method.partition("[")[0]
+    others = (one for one in places.records.values() if str(one.axes["method"]).partition("[")[0] == name)
+    return name in _QAT | _ABLATIONS or any(one.cost.train_tokens > 0 for one in others)
 
 
 def outcome(axes: Axes, record: Record | None) -> tuple[str, str | None]:

@@ -153,7 +153,7 @@ def counts(board: Leaderboard) -> str:
     order = sorted(counted, key=lambda name: (name != "ok", name))
     text = ", ".join(f"{counted[name]} {name}{marks.get(name, '')}" for name in order)
     left = f"; {board.left_out} older or other records not shown" if board.left_out else ""
-    return f"{expected} cells: {text or 'none'}{left}"
+    return f"{expected} {'cell' if expected == 1 else 'cells'}: {text or 'none'}{left}"
 
 
 def footnotes(board: Leaderboard) -> list[str]:

@@ -40,6 +40,8 @@ class Run:
         With the baseline; None where there is none.
     uncompared : str
         Why there is no comparison, in one line; empty where there is one.
+    damaged : sequence of str
+        Files that were left aside, since they are no records; their cells are not among these.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Run:
     command: str = ""
     comparison: Comparison | None = field(default=None, compare=False)
     uncompared: str = ""
+    damaged: Sequence[str] = ()
 
     @cached_property
     def board(self) -> Leaderboard:

@@ -62,9 +62,12 @@ def _range(bits: Sequence[int], row: Mapping[int, Entry]) -> str:
     unknown = [str(width) for width in bits if width not in row or row[width].regime is None]
     if len(unknown) == len(bits):
         return f"not known at {', '.join(unknown)}"
-    lowest = f"inside down to {numbers.bits(inside[-1])}" if inside else "inside at no bitwidth"
-    tail = f", failed at {', '.join(failed)}" if failed else ""
-    return lowest + tail + (f", not known at {', '.join(unknown)}" if unknown else "")
+    between = [str(width) for width in bits if str(width) not in [*failed, *unknown]]
+    parts = [f"inside down to {numbers.bits(inside[-1])}"] if inside else []
+    parts += [f"not inside at {', '.join(between)}"] if between and not inside else []
+    parts += [f"failed at {', '.join(failed)}"] if failed else []
+    parts += [f"not known at {', '.join(unknown)}"] if unknown else []
+    return ", ".join(parts)
 
 
 def _agreed(row: Mapping[int, Entry], width: int) -> str | None:

@@ -13,6 +13,8 @@ from qbench.store.floats import spell
 if TYPE_CHECKING:
     from qbench.report.run import Run
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def render_csv(runs: Sequence[Run], *, cells: bool) -> str:
     """Return results as CSV: a line of column names, then a line a row; see `tidy.table`.
@@ -27,7 +29,8 @@ def render_csv(runs: Sequence[Run], *, cells: bool) -> str:
     Notes
     -----
     Numbers have as many digits as give the same number when they are read. What was not measured is empty, NaN and
-    infinities are spelled ``NaN``, ``Infinity`` and ``-Infinity``, truth values ``true`` and ``false``.
+    infinities are spelled ``NaN``, ``Infinity`` and ``-Infinity``, truth values ``true`` and ``false``. Words that a
+    spreadsheet would take for a formula (a reason that begins with ``=``, say) get an apostrophe before them.
     """
     columns, rows = table(runs, cells=cells)
     text = io.StringIO()
@@ -42,4 +45,6 @@ def _word(value: Value) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
     return repr(value) if isinstance(spelled := spell(value), float) else str(spelled)

@@ -115,10 +115,11 @@ def test_a_page_of_a_run(stored: Path, call: Any) -> None:
         (["tiny.yaml", "--cells"], "--cells is for csv and parquet"),
         (["tiny.yaml", "--json", "--format", "csv"], "say one of them"),
         (["tiny.yaml", RUN, "--write"], "--write names files by the suite"),
-        ([RUN, "--only", "bits=2"], "choose among the cells of a suite"),
+        ([RUN, "--only", "bits=2"], "for suites only"),
         (["tiny.yaml", RUN, "--out", RUN], "--out is the folder of one suite's records"),
         (["gone.jsonl.xz"], "gone.jsonl.xz cannot be read"),
         (["tiny.yaml", "--html", "."], "is a folder"),
+        (["tiny.yaml", "--html", "-"], "is no file"),
     ],
     ids=str,
 )
@@ -126,3 +127,12 @@ def test_a_wrong_call_is_refused_in_one_line(stored: Path, call: Any, arguments:
     said = call("report", *arguments)
     assert (said.code, said.out) == (2, "")
     assert message in said.err and said.err.count("\n") == 1
+
+
+def test_a_damaged_record_is_told_on_the_page(stored: Path, call: Any) -> None:
+    gone = next(record for record in RunFolder(Path(RUN)).read_all().values() if record.axes["method"] == "rtn")
+    path = RunFolder(Path(RUN)).record_path(gone.cell_id)
+    path.write_text(path.read_text()[:100])
+    said = call("report", RUN, "--html", "page.html")
+    assert said.code == 0 and f"{path} is no record" in said.err
+    assert "1 damaged file is left aside" in Path("page.html").read_text()

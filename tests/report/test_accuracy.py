@@ -102,7 +102,7 @@ def test_the_summary_tells_accuracies(make_image_record: MakeRecord) -> None:
         make_image_record("m/mse/2b/lsq/s0", 0.02, 0.98),
     ]
     assert leaderboard(found).summary == (
-        "m/mse (fp 98.4 %): rtn inside at no bitwidth, failed at 2; at 2 bits best PTQ gptq +.500 (90.0 %, G .75), "
+        "m/mse (fp 98.4 %): rtn failed at 2; at 2 bits best PTQ gptq +.500 (90.0 %, G .75), "
         "best QAT lsq +.020 (98.0 %, G .99)",
     )
 

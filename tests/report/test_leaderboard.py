@@ -17,7 +17,7 @@ from qbench.report.entries import Entry
 from qbench.report.leaderboard import Leaderboard, leaderboard
 from qbench.report.markdown import render_markdown
 from qbench.report.text import WIDTH, render_text
-from qbench.store.record import Record
+from qbench.store.record import Cost, Record
 
 MakeRecord = Callable[..., Record]
 
@@ -270,3 +270,19 @@ def test_full_precision_that_knows_nothing_gives_no_regime(records: list[Record]
     assert row.excess is not None
     assert any("m: full precision is no better than chance" in line for line in board.summary)
     assert "inside" not in render_text(board).split("accuracy")[0].split("regime:")[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "is_qat"), [("ste_qat", True), ("lsq[steps=3]", True), ("latent_grad", False), ("own", True)]
+)
+def test_a_method_that_trains_does_so_where_all_its_cells_failed(
+    make_record: MakeRecord, method: str, is_qat: bool
+) -> None:
+    cost = Cost(train_tokens=100)
+    records = [make_record("m/fp/s0"), make_record("m/mse/4b/own/s0", 0.1, cost=cost)]
+    records += [make_record(f"m/mse/2b/{method}/s0", status="failed", reason="out of memory", cost=Cost())]
+    records += [make_record("m/mse/2b/rtn/s0", status="failed", reason="out of memory", cost=Cost())]
+    (group,) = leaderboard(records).groups
+    entry = group.rows[method][2]
+    assert entry.trained and entry.is_qat == is_qat
+    assert not group.rows["rtn"][2].trained

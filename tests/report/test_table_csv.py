@@ -63,3 +63,10 @@ def test_without_a_run_there_are_the_names_of_the_columns() -> None:
     assert render_csv([], cells=False).startswith("suite,model,quantizer,bits,method,") and render_csv(
         [], cells=False
     ).endswith(",notes\n")
+
+
+@pytest.mark.parametrize("reason", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
+def test_no_word_is_a_formula(make_record: MakeRecord, reason: str) -> None:
+    records = [make_record("m/fp/s0"), make_record("m/mse/2b/rtn/s0", status="failed", reason=reason)]
+    rows = list(csv.DictReader(io.StringIO(render_csv([Run("one", records)], cells=True), newline="")))
+    assert [row["reason"] for row in rows] == ["", f"'{reason}"]

@@ -33,6 +33,8 @@ class Choice:
         ``unknown``, ``not run``.
     missing : int
         Methods at this bitwidth that lack a seed.
+    settings : int
+        Variants of that method at this bitwidth, of which it is the one that did best.
     """
 
     bits: int
@@ -40,6 +42,7 @@ class Choice:
     regime: str
     qat: str
     missing: int
+    settings: int = 1
 
     @property
     def trained(self) -> bool:
@@ -66,8 +69,16 @@ class Answer:
     sentence: str
 
 
-def answer(group: Group) -> Answer | None:
-    """Return what is said of a group; None where nothing of it is quantized, where it is left out, or of a lattice."""
+def answer(group: Group, beside: Sequence[Group] = ()) -> Answer | None:
+    """Return what is said of a group; None where nothing of it is quantized, where it is left out, or of a lattice.
+
+    Parameters
+    ----------
+    group : Group
+        A model and a quantizer.
+    beside : sequence of Group
+        All groups of the suite: what other grids of the model were asked about and this one was not is told.
+    """
     if is_lattice(group):
         return None
     choices = {}
@@ -76,7 +87,21 @@ def answer(group: Group) -> Answer | None:
         asked = [entry for entry in asked if entry.is_qat or not entry.trained]
         if asked:
             choices[width] = _choose(width, asked)
-    return Answer(group, choices, _sentence(choices)) if choices else None
+    if not choices:
+        return None
+    ours = {name for one in beside if one.model == group.model and not is_lattice(one) for name in _asked(one)}
+    gaps = sorted(ours - _asked(group))
+    told = f" Not asked on this grid: {', '.join(gaps)}." if gaps else ""
+    return Answer(group, choices, _sentence(choices) + told)
+
+
+def _asked(group: Group) -> set[str]:
+    """Return the names of the methods, but for ablations, that a grid was asked about."""
+    return {
+        label.partition("[")[0]
+        for label, row in group.rows.items()
+        if any(set(one.statuses) != {"skipped"} and (one.is_qat or not one.trained) for one in row.values())
+    }
 
 
 def is_lattice(group: Group) -> bool:
@@ -136,7 +161,9 @@ def _choose(width: int, asked: Sequence[Entry]) -> Choice:
     if chosen is None:  # no regime, but perhaps a loss: full precision is no better than chance, say
         return Choice(width, None, "", "unknown", missing)
     need = _need(ptq, qat, [entry for entry in asked if not entry.complete])
-    return Choice(width, chosen, word(chosen), need, missing)
+    name = chosen.method.partition("[")[0]
+    settings = sum(entry.method.partition("[")[0] == name for entry in known)
+    return Choice(width, chosen, word(chosen), need, missing, settings)
 
 
 def _need(ptq: Sequence[Entry], qat: Sequence[Entry], incomplete: Sequence[Entry]) -> str:
@@ -199,8 +226,8 @@ _SAID = {
     "": "nothing can be said yet: seeds are missing or failed",
     "no": "PTQ is enough",
     "yes": "no PTQ method is inside and QAT is",
-    "helps": "nothing is inside, and QAT comes nearest",
-    "no gain": "nothing is inside, and QAT is no nearer than PTQ",
+    "helps": "nothing is inside on all seeds, and of what was asked QAT comes nearest",
+    "no gain": "nothing is inside on all seeds, and QAT is no nearer than PTQ",
     "not run": "no PTQ method is inside, and no QAT was run",
     "unknown": "it is not known yet whether PTQ is enough",
 }
@@ -232,4 +259,5 @@ def _told(choice: Choice) -> str:
     assert entry is not None
     flaw = ", a layer fell back" if entry.fallbacks else ""
     regime = "" if choice.regime == INSIDE else f", {choice.regime}"
-    return f"{entry.method} ({told(entry)}{regime}{flaw})"
+    best = f", best of {choice.settings} settings" if choice.settings > 1 and choice.regime != INSIDE else ""
+    return f"{entry.method} ({told(entry)}{regime}{best}{flaw})"

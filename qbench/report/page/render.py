@@ -129,7 +129,9 @@ def render_page(runs: Sequence[Run], *, title: str | None = None) -> str:
 def _part(run: Run, at: int) -> Part:
     board = run.board
     charts = charts_of(run, at)
-    answers = [one for group in board.of_networks.groups if (one := answer.answer(group)) is not None]
+    answers = [
+        one for group in board.of_networks.groups if (one := answer.answer(group, board.of_networks.groups)) is not None
+    ]
     titles = [group.title for group in board.of_networks.groups]
     ground = board.environment
     known = [f"{name} {ground[name]}" for name in ("qbench", "python", "torch") if name in ground]

@@ -48,7 +48,7 @@ def _label(text: str) -> Markup:
     told = Markup("")
     for part in re.split(r"(\[[^\]]*\])", text):
         if part.startswith("["):
-            told += Markup('<span class="options">{}</span>').format(escape(part).replace(",", Markup(",<wbr>")))
+            told += Markup('<wbr><span class="options">{}</span>').format(escape(part).replace(",", Markup(",<wbr>")))
         else:
             told += _names(part)
     return told

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from qbench.report.page.answer import Answer, answer
+from qbench.report.page.answer import Answer, answer, map_rows
 from qbench.report.run import Run
-from qbench.store.record import Record
+from qbench.store.record import Cost, Record
 
 MakeRun = Callable[..., Run]
 MakeRecord = Callable[..., Record]
@@ -55,7 +55,9 @@ def test_where_nothing_is_inside_the_nearest_is_named_with_its_regime(ask: Calla
     found = ask({"rtn": {2: 2.0}, "gptq": {2: 1.0}, "ste": {2: 0.3}})
     assert needs(found) == {2: "helps"}
     assert found.choices[2].trained
-    assert found.sentence.startswith("At 2 bits nothing is inside, and QAT comes nearest: ste (D +.300, 40 s, grey)")
+    assert found.sentence.startswith(
+        "At 2 bits nothing is inside on all seeds, and of what was asked QAT comes nearest: ste (D +.300, 40 s, grey)"
+    )
     worse = ask({"rtn": {2: 2.0}, "gptq": {2: 0.2}, "ste": {2: 0.3}})
     assert needs(worse) == {2: "no gain"}
     assert "gptq (D +.200" in worse.sentence
@@ -103,3 +105,28 @@ def test_seeds_that_disagree_are_not_inside(make_run: MakeRun) -> None:
     assert found is not None
     assert needs(found) == {3: "not run"}
     assert "grey 2/3" in found.sentence
+
+
+def test_what_only_other_grids_were_asked_about_is_told(make_run: MakeRun) -> None:
+    cells = {"m/fp/s0": 0.0, "m/mse/2b/rtn/s0": 2.0, "m/mse/2b/brecq[x=1]/s0": 1.0, "m/absmax/2b/rtn/s0": 2.0}
+    cells |= {"m/lattice[step=1]/8b/gptq/s0": 1.0, "other/mse/2b/qubo/s0": 1.0, "other/fp/s0": 0.0}
+    groups = make_run(cells).board.groups
+    told = {group.title: answer(group, groups) for group in groups}
+    assert told["m/lattice[step=1]"] is None
+    found = told["m/absmax"], told["m/mse"]
+    assert found[0] is not None and found[0].sentence.endswith(" Not asked on this grid: brecq.")
+    assert found[1] is not None and "Not asked" not in found[1].sentence
+
+
+def test_the_best_of_several_settings_is_called_that(ask: Callable[..., Answer]) -> None:
+    found = ask({"rtn": {2: 2.0}, "ste[rate=1]": {2: 0.4}, "ste[rate=2]": {2: 0.3}, "ste[rate=3]": {2: 0.5}})
+    assert found.choices[2].settings == 3
+    assert "ste[rate=2] (D +.300, 40 s, grey, best of 3 settings)" in found.sentence
+
+
+def test_a_map_of_many_rows_shows_the_plainest_of_each_method(make_run: MakeRun, make_record: MakeRecord) -> None:
+    labels = ["rtn", *(f"ste[rate={at}]" for at in range(15)), "ste"]
+    cells = {"m/fp/s0": 0.0, **{f"m/mse/2b/{label}/s0": 0.5 for label in labels}}
+    ablation = make_record("m/mse/2b/latent_grad/s0", 0.5, cost=Cost(train_tokens=1))
+    (group,) = make_run(cells, ablation).board.groups
+    assert list(map_rows(group)) == ["rtn", "ste"]

@@ -58,6 +58,7 @@ const draw = async (box) => {
   drawn.set(box, state);
   await library("vega");
   const spec = cellFigures[name] ?? (await figures())[name];
+  if (!box.isConnected || !spec) return; // another cell has been opened meanwhile
   const options = { renderer: "svg", actions: false, ast: true, tooltip: { theme: isDark() ? "dark" : "light" } };
   // The box has a name and a caption, which Vega would write over; single marks need none.
   const canvas = box.firstElementChild ?? box.appendChild(document.createElement("div"));
