@@ -66,7 +66,8 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(start: Start, fo
     driver = start(*RUN, before=mounted(ON_A_SMALL_DISK, "64k"))
     _, said = driver.communicate(timeout=folders.patience)
     assert driver.returncode == 20, said  # 2, then 0
-    plan, stop, again = said.splitlines()
+    lines = [line for line in said.splitlines() if not line.endswith((" left", ", estimating"))]
+    plan, stop, again, last = lines
     assert plan.startswith("waiting: 9 cells to run, 0 from the records in out")
     assert re.fullmatch(rf"qbench: cannot write out/\S+: No space left on device \(make room there\): {GO_ON}", stop), (
         stop
@@ -74,6 +75,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(start: Start, fo
     kept = folders.count(tmp_path / "full")
     assert 0 < kept < 9
     assert again.startswith(f"waiting: {9 - kept} cells to run, {kept} from the records in out")
+    assert last.startswith(f"{9 - kept} of {9 - kept} cells, ")
     assert folders.unsound(tmp_path / "full") == []
     before, after = folders.results(tmp_path / "full"), folders.results(tmp_path / "whole")
     assert before.items() <= after.items() and len(after) == 17
