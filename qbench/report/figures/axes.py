@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from qbench.report.figures.figure import Axis
 
 _TICKS, _FEW = 6, 3
+_AROUND = 1.3  # how far an axis of a single bitwidth reaches
 _SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 
 def bits_axis(bits: Iterable[int]) -> Axis:
     """Return an axis of bits, falling to the right, with a tick at each; logarithmic, so that low bits have room."""
     widths = sorted(set(bits), reverse=True)
-    return Axis("bits a weight", "log", ticks=tuple(map(float, widths)), falling=True)
+    axis = Axis("bits a weight", "log", ticks=tuple(map(float, widths)), falling=True)
+    # Points that are moved aside a little must not span the whole axis.
+    return axis if len(widths) != 1 else replace(axis, low=widths[0] / _AROUND, high=widths[0] * _AROUND)
 
 
 def excess_axis() -> Axis:

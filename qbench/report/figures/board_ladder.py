@@ -51,7 +51,7 @@ def _loss(shelf: Shelf, group: Group, rows: dict[str, dict[int, Entry]]) -> Pane
     unit = "nats an image" if group.of_images else "nats a token"
     return Panel(
         shelf.quantizers[str(group.quantizer)],
-        bits_axis(group.bits),
+        bits_axis(_drawn(rows)),
         change_axis(f"excess loss D over fp ({unit})", min(guides[0].y) if guides else None),
         (),
         guides=guides,
@@ -63,12 +63,17 @@ def _accuracy(shelf: Shelf, group: Group, rows: dict[str, dict[int, Entry]]) -> 
     full = None if group.full is None else group.full.accuracy
     return Panel(
         f"{shelf.quantizers[str(group.quantizer)]}, accuracy",
-        bits_axis(group.bits),
+        bits_axis(_drawn(rows)),
         Axis("accuracy above fp (points)", "symlog", constant=1.0),
         (),
         levels=(Level("y", 0.0, f"fp {numbers.percent(full)} %"),),
         trends=_trends(rows, group.bits, lambda entry: entry.accuracy_change, 100.0),
     )
+
+
+def _drawn(rows: dict[str, dict[int, Entry]]) -> set[int]:
+    """Return the bitwidths of which anything is drawn: a suite may skip some on a grid."""
+    return {width for row in rows.values() for width, entry in row.items() if entry.excess is not None}
 
 
 def _trends(
