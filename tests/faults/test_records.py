@@ -47,7 +47,7 @@ class InThisProcess:
     """An executor that is quick."""
 
     def run(
-        self, cells: Iterable[PlannedCell | None], suite: str, weights_path: Callable[[str], Path]
+        self, cells: Iterable[PlannedCell | None], suite: str, weights_path: Callable[[str], Path], begun: object
     ) -> Iterator[Record]:
         session = Session("cpu")
         for one in cells:
