@@ -34,7 +34,7 @@ def archive(
     Records say how each number was made; weights and repeats stay where they are. A run that is not whole is refused.
     """
     from qbench.store.archive import Archive, write_archive
-    from qbench.suite.enumerate import axes_of, places
+    from qbench.suite.enumerate import places, probe_places
 
     loaded, cells = select(suite)
     found = records.current(loaded, cells, out)
@@ -45,7 +45,7 @@ def archive(
         raise StoreError(f"no record of {missing[0]}{more}: `qbench run --suite {suite}` makes what is missing")
     path = published_path(loaded.name)
     change = _change(path, found)
-    write_archive(path, Archive(loaded.name, places(cells), axes_of(cell for cell in cells if cell.is_probe), found))
+    write_archive(path, Archive(loaded.name, places(cells), probe_places(cells), found))
     typer.echo(f"wrote {path}: {len(found)} records{change}", err=True)
 
 

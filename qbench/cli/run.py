@@ -42,7 +42,7 @@ def run(
     from qbench.runner.local import check_device
     from qbench.runner.run import plan
     from qbench.store.folder import RunFolder
-    from qbench.suite.enumerate import axes_of, measured_labels, places
+    from qbench.suite.enumerate import axes_of, measured_labels, places, probe_places
 
     check_device(device)
     way = executing.Way(device, jobs, executing.seconds_of(timeout))
@@ -80,7 +80,7 @@ def run(
         from qbench.report.probes import render_probes
 
         options.show(render_text(board, options.text_width()))
-        if probes := render_probes(records.values(), axes_of(cell for cell in cells if cell.is_probe)):
+        if probes := render_probes(records.values(), probe_places(cells)):
             options.show("\n" + probes)
         options.show("\n" + render_claims(judged, list(all_claims())))
         options.show("\n" + outcome.text)

@@ -90,7 +90,7 @@ def _is_stored(name: str) -> bool:
 def _read(name: str, out: Path | None, seeds: int | None, only: str | None, compared: bool) -> Run:
     from qbench.report.run import Run
     from qbench.store.archive import is_archive, read_archive
-    from qbench.suite.enumerate import axes_of, places
+    from qbench.suite.enumerate import places, probe_places
 
     path = Path(name)
     if path.is_dir():
@@ -113,7 +113,7 @@ def _read(name: str, out: Path | None, seeds: int | None, only: str | None, comp
             suite.name,
             found,
             places(cells),
-            axes_of(cell for cell in cells if cell.is_probe),
+            probe_places(cells),
             origin=str(options.run_path(suite.name, out)),
             command=f"qbench run --suite {name}",
         )
@@ -136,11 +136,11 @@ def _published(archive: Archive, path: Path) -> Run:
 
 def _chosen(run: Run, cells: Sequence[Cell]) -> Run:
     """Return the part of published records that cells of the suite of today are about."""
-    from qbench.suite.enumerate import axes_of, places
+    from qbench.suite.enumerate import places, probe_places
 
     labels = {cell.label() for cell in cells}
     kept = [record for record in run.records if record.label in labels]
-    return replace(run, records=kept, places=places(cells), probes=axes_of(cell for cell in cells if cell.is_probe))
+    return replace(run, records=kept, places=places(cells), probes=probe_places(cells))
 
 
 def _told(run: Run, suite: Suite, path: Path, given: str) -> str:

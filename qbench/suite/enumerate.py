@@ -79,6 +79,11 @@ def places(cells: Iterable[Cell]) -> list[dict[str, str | int | None]]:
     return axes_of(measured_cells(cells))
 
 
+def probe_places(cells: Iterable[Cell]) -> list[dict[str, str | int | None]]:
+    """Return the axes of probes, which have no place in the leaderboard, as `axes_of` does."""
+    return axes_of(cell for cell in cells if cell.is_probe)
+
+
 def filter_cells(cells: list[Cell], only: str) -> list[Cell]:
     """Return the cells that match, with the full-precision cells and the controls of those that remain.
 
