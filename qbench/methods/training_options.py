@@ -32,6 +32,21 @@ class WeightTraining(Deployment):
         ``freeze``: batch-norm layers keep the running statistics of the full-precision model, in training too;
         ``update``: they train on the batch's statistics, and the running ones they end with are deployed, unless `bn`
         has them estimated again.
+    precision : str
+        ``bfloat16``: the model runs under torch's autocast, with its matrix products in bfloat16; latent weights, grids,
+        the optimizer and the loss stay in float32. Autocast casts the quantized weights as well: a product sees the
+        levels rounded to 8 significant bits.
+    gradient_checkpointing : bool
+        Keep of each block its input alone, and run the block again in the backward pass: less memory, more time, the
+        same gradients.
+    accumulation : int
+        Parts that a step's windows (or images) go through the model in, one after the other; the gradient is that of
+        their mean loss. `batch_size` is the whole step, and must be a multiple.
+    optimizer_state : str
+        ``8bit``: AdamW keeps its moments in 8 bits with a scale for each 256 numbers (Dettmers et al., 2022,
+        arXiv:2110.02861); those of tensors below 4096 numbers stay in float32.
+    ranks : int
+        Processes that share one training; the step is that of one process.
 
     Notes
     -----
@@ -58,10 +73,40 @@ class WeightTraining(Deployment):
     schedule: Literal["cosine", "constant"] = "cosine"
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     bn_training: Literal["freeze", "update"] = "freeze"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    accumulation: Annotated[int, Field(ge=1)] = 1
+    optimizer_state: Literal["float32", "8bit"] = "float32"
+    ranks: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
     def _momentum_is_that_of_sgd(self) -> Self:
         default = type(self).model_fields["momentum"].default
         if self.optimizer != "sgd" and self.momentum != default:
             raise ValueError(f"momentum {self.momentum:g} is an option of sgd, given optimizer {self.optimizer}")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> Self:
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"accumulation {self.accumulation} cuts no batch of {self.batch_size} into equal parts "
+                "(allowed: a divisor of batch_size)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _eight_bits_are_those_of_adamw(self) -> Self:
+        if self.optimizer_state == "8bit" and self.optimizer != "adamw":
+            raise ValueError(f"optimizer_state 8bit is an option of adamw, given optimizer {self.optimizer}")
+        return self
+
+    @model_validator(mode="after")
+    def _batch_norm_sees_a_step_once(self) -> Self:
+        if self.bn_training == "update" and (self.accumulation > 1 or self.gradient_checkpointing):
+            given = f"accumulation {self.accumulation}" if self.accumulation > 1 else "gradient_checkpointing"
+            raise ValueError(
+                f"{given} and bn_training update: batch norms would not see each step's batch once and whole "
+                "(allowed here: bn_training: freeze)"
+            )
         return self

@@ -34,6 +34,14 @@ BUDGET: dict[str, Any] = {
     "bn": "recalibrate",
     "bn_training": "update",
 }
+MEMORY: dict[str, Any] = {
+    "batch_size": 8,
+    "precision": "bfloat16",
+    "gradient_checkpointing": True,
+    "accumulation": 4,
+    "optimizer_state": "8bit",
+    "ranks": 2,
+}
 
 
 class Identity(QuantizedWeight):
@@ -91,11 +99,12 @@ def test_the_target_layers_are_trained_and_nothing_else(make_problem: MakeProble
 
 @pytest.mark.parametrize("kind", [StraightThroughQAT, LearnedStepSize])
 def test_the_control_has_the_same_budget(kind: Any) -> None:
-    for options in ({}, BUDGET):
+    given = BUDGET.keys() | MEMORY.keys()
+    for options in ({}, BUDGET, MEMORY):
         qat = kind.model_validate({"name": "qat", **options, "distillation": 0.5, "oscillation": "track"})
         control = qat.control()
-        assert {name: getattr(control, name) for name in BUDGET} == {name: getattr(qat, name) for name in BUDGET}
-    assert set(BUDGET) == set(WeightTraining.model_fields) - {"name"} == set(FineTuning.model_fields) - {"name"}
+        assert {name: getattr(control, name) for name in given} == {name: getattr(qat, name) for name in given}
+    assert given == set(WeightTraining.model_fields) - {"name"} == set(FineTuning.model_fields) - {"name"}
 
 
 def test_its_label_names_what_was_changed() -> None:
