@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from qbench.tasks.language import LanguageTask
 
 
+_TITLE = re.compile(r"\w[\w .+@-]*")
+_TITLES = "letters, digits, spaces and . _ + @ -, one line"
+
+
 def _nameable(value: str) -> str:
-    if not re.fullmatch(r"\w[\w .+@-]*", value):
-        raise ValueError(f"{value!r} is not a title (allowed: letters, digits, spaces and . _ + @ -, one line)")
+    if not _TITLE.fullmatch(value):
+        raise ValueError(f"{value!r} is not a title (allowed: {_TITLES})")
     return value
 
 
@@ -53,6 +57,7 @@ class LanguageModelSpec(ModelSpec):
             "harness_fence",
             "language",
             "llama",
+            "pretrained",
             "text",
             "tokenizer",
             "tokens",
@@ -72,6 +77,10 @@ class LanguageModelSpec(ModelSpec):
     def has_batch_norm(self) -> bool:
         """Return False: language models normalise over features, not over a batch."""
         return False
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a table must say of the model, as far as its options tell."""
+        return {}
 
 
 class ZooLM(LanguageModelSpec):
@@ -106,42 +115,38 @@ class ZooLM(LanguageModelSpec):
         return {"weights": weights, **made, **ThreeTexts().fingerprint()}
 
 
-class CausalLM(LanguageModelSpec):
-    """A transformers causal LM from a folder or a repository.
+class PretrainedLM(LanguageModelSpec):
+    """A transformers causal LM as its authors trained it, loaded from a folder or a repository.
 
     Attributes
     ----------
-    title : str
-        What tables call it.
-    path : Path or None
-        A folder made by ``save_pretrained``, with safetensors weights and a tokenizer; inside the suite's folder.
-    repo, revision : str or None
-        A repository and the full commit hash in it.
+    dtype : str
+        The number format that the weights are loaded in and the model computes in: ``float32``, ``bfloat16`` or
+        ``float16``.
+    device_map : str
+        ``whole``: the model is on the device. ``streamed``: one decoder block at a time is, and the others stay in the
+        checkpoint's file.
     text : text source
         ``three_texts``, ``{folder: PATH}`` or ``{repo: NAME, revision: COMMIT}``.
     """
 
-    title: Title
-    path: Path | None = None
-    repo: str | None = None
-    revision: Commit | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device_map: Literal["whole", "streamed"] = "whole"
     text: TextField = ThreeTexts()
 
-    @model_validator(mode="after")
-    def _one_source(self) -> CausalLM:
-        if (self.path is None) == (self.repo is None):
-            raise ValueError("give either path or repo")
-        if (self.repo is None) != (self.revision is None):
-            raise ValueError("repo needs revision, the full commit hash, and revision needs repo")
-        return self
+    def place(self) -> tuple[str, dict[str, str]]:
+        """Return what transformers loads the model from, and the options that pin it.
 
-    def label(self) -> str:
-        """Return the title."""
-        return self.title
+        Raises
+        ------
+        AssetError
+            It is not on this machine.
+        """
+        raise NotImplementedError
 
     def load(self, seed: int, device: str) -> LanguageTask:
         """Load the model from its folder or repository; see `ModelSpec.load`."""
-        from qbench.tasks.language import load_pretrained
+        from qbench.tasks.pretrained import load_pretrained
 
         return load_pretrained(self, seed, device)
 
@@ -150,8 +155,60 @@ class CausalLM(LanguageModelSpec):
         self.text.prepare()
 
     def needs_hub(self) -> bool:
+        """Return whether its text comes from a repository."""
+        return isinstance(self.text, TextRepository)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the number format, where it is not float32."""
+        return {} if self.dtype == "float32" else {"dtype": self.dtype}
+
+
+class CausalLM(PretrainedLM):
+    """A transformers causal LM from a folder or a repository.
+
+    Attributes
+    ----------
+    title : str or None
+        What tables call it; the last part of the repository's or the folder's name when left out.
+    path : Path or None
+        A folder made by ``save_pretrained``, with safetensors weights and a tokenizer; inside the suite's folder.
+    repo, revision : str or None
+        A repository and the full commit hash in it.
+    """
+
+    title: Title | None = None
+    path: Path | None = None
+    repo: str | None = None
+    revision: Commit | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CausalLM:
+        if (self.path is None) == (self.repo is None):
+            raise ValueError("give either path or repo")
+        if (self.repo is None) != (self.revision is None):
+            raise ValueError("repo needs revision, the full commit hash: a branch or tag can move; revision needs repo")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_title(self) -> CausalLM:
+        if not _TITLE.fullmatch(self.label()):
+            raise ValueError(f"{self.label()!r} is not a title (allowed: {_TITLES}): give one as title")
+        return self
+
+    def label(self) -> str:
+        """Return the title."""
+        named = self.repo.rpartition("/")[2] if self.repo is not None else self.path.name if self.path else ""
+        return self.title or named
+
+    def place(self) -> tuple[str, dict[str, str]]:
+        """Return the folder, or the repository and its commit."""
+        if self.path is not None:
+            return str(self.path), {}
+        return str(self.repo), {"revision": str(self.revision)}
+
+    def needs_hub(self) -> bool:
         """Return whether the model or its text comes from a repository."""
-        return self.repo is not None or isinstance(self.text, TextRepository)
+        return self.repo is not None or super().needs_hub()
 
     def fingerprint(self, seed: int) -> dict[str, str]:
         """Return the hashes of the folder's files (or the repository's commit) and of the text."""

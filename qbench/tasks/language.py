@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +23,12 @@ from qbench.tasks.harness import Harness
 from qbench.tasks.llama import load_llama
 from qbench.tasks.text import TextSource, ThreeTexts
 from qbench.tasks.tokens import encoded, kept_at
-from qbench.tasks.torchvision_ops import declare_missing_operators
 from qbench.tasks.windows import Windows, cut, draw, spread, stream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from qbench.tasks.causal_lm import CausalLM, LanguageModelSpec, ZooLM
+    from qbench.tasks.causal_lm import LanguageModelSpec, ZooLM
 
 _EVALUATION_BATCH = 32
 _CALIBRATION_BATCH = 16
@@ -165,6 +164,7 @@ class LanguageTask:
             "calibration": f"{sum(map(len, self.calibration))} windows of {self.spec.window} tokens, calibration split",
             "evaluation": f"{len(self.evaluation)} windows of {self.spec.window} tokens, "
             f"{len(self.evaluation.document.unique())} documents, evaluation split",
+            **self.spec.facts(),
         }
 
     def _token_losses(self, model: nn.Module, batch: Tensor) -> Tensor:
@@ -228,28 +228,3 @@ def load_zoo(spec: ZooLM, seed: int, device: str) -> LanguageTask:
         tokenizer_object=embedded_tokenizer.load_tokenizer(), bos_token=end, eos_token=end, pad_token=end
     )
     return LanguageTask(model, fast, ThreeTexts(), spec, seed, device)
-
-
-def load_pretrained(spec: CausalLM, seed: int, device: str) -> LanguageTask:
-    """Load a model from a folder or a repository; see `CausalLM.load`."""
-    declare_missing_operators()
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    place, pins = (str(spec.path), {}) if spec.path else (str(spec.repo), {"revision": spec.revision})
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **pins
-        )
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **pins)
-    except Exception as error:  # transformers, safetensors and tokenizers each raise kinds of their own
-        reason = str(error).split("\n")[0]
-        raise AssetError(f"{spec.label()}: no model can be loaded from {place}: {reason}") from error
-    if not getattr(tokenizer, "is_fast", False):
-        raise AssetError(f"{spec.label()}: {place} has no fast tokenizer (a tokenizer.json)")
-    rows = cast("Tensor", model.get_input_embeddings().weight).shape[0]
-    if len(tokenizer) > rows:
-        raise AssetError(
-            f"{spec.label()}: the tokenizer in {place} has {len(tokenizer)} tokens, the embedding {rows}: "
-            "they do not belong together"
-        )
-    return LanguageTask(model, cast("PreTrainedTokenizerFast", tokenizer), spec.text, spec, seed, device)

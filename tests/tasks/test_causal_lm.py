@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from qbench.errors import AssetError, CellError
+from qbench.methods.gptq import GPTQ
 from qbench.methods.rtn import RoundToNearest
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.mse import MeanSquaredError
@@ -246,3 +247,32 @@ def test_a_language_model_has_no_batch_norm_to_see_to(bn: str) -> None:
     method = RoundToNearest(name="rtn", bn=bn)  # type: ignore[arg-type]
     assert ZooLM(name="llama-1m").refuses_method(method) == f"llama-1m has no batch norm: there is nothing to {bn}"
     assert ZooLM(name="llama-1m").refuses_method(RoundToNearest(name="rtn")) is None
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_model_in_half_precision_computes_in_it_and_says_so(folder: Path, tmp_path: Path, dtype: str) -> None:
+    session, spec, whole = Session("cpu"), spec_of(folder, dtype=dtype), spec_of(folder)
+    assert {parameter.dtype for parameter in spec.load(0, "cpu").model.parameters()} == {getattr(torch, dtype)}
+    losses = []
+    for method in (None, RoundToNearest(name="rtn"), GPTQ(name="gptq")):
+        quantized = (None, None, None) if method is None else (AbsMax(name="absmax"), 4, method)
+        half, full = (
+            execute(identify(Cell(model, *quantized, 0, ("loss",))), "s", session, tmp_path / "w")
+            for model in (spec, whole)
+        )
+        assert half.clean, (half.reason, half.facts.get("traceback"))
+        assert half.facts["dtype"] == dtype and "dtype" not in full.facts
+        losses.append((half.metrics["loss/blocks128"], full.metrics["loss/blocks128"]))
+    assert all(half == pytest.approx(full, abs=0.02) and half != full for half, full in losses)
+    assert losses[0][0] < losses[2][0] < losses[1][0]
+
+
+def test_a_model_without_a_title_is_called_what_its_folder_or_repository_is_called() -> None:
+    def named(**options: Any) -> str:
+        return CausalLM.model_validate({"name": "causal_lm", **options}).label()
+
+    assert named(path="models/tiny") == "tiny"
+    assert named(repo="HuggingFaceTB/SmolLM2-135M", revision=COMMIT) == "SmolLM2-135M"
+    assert named(path="models/tiny", title="Tiny") == "Tiny"
+    with pytest.raises(ValidationError, match=r"'a,b' is not a title \(allowed: .*\): give one as title"):
+        named(path="models/a,b")

@@ -1,0 +1,48 @@
+"""Language models of transformers, as they are loaded from a folder or a repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from qbench.errors import AssetError
+from qbench.tasks.language import LanguageTask
+from qbench.tasks.torchvision_ops import declare_missing_operators
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from qbench.tasks.causal_lm import PretrainedLM
+
+
+def load_pretrained(spec: PretrainedLM, seed: int, device: str) -> LanguageTask:
+    """Load a model from a folder or a repository, in the number format that it asks for; see `PretrainedLM.load`.
+
+    Raises
+    ------
+    AssetError
+        There is no causal LM with a fast tokenizer in that place, or the two do not belong together.
+    """
+    declare_missing_operators()
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place, pins = spec.place()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            place, dtype=getattr(torch, spec.dtype), use_safetensors=True, trust_remote_code=False, **pins
+        )
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **pins)
+    except Exception as error:  # transformers, safetensors and tokenizers each raise kinds of their own
+        reason = str(error).split("\n")[0]
+        raise AssetError(f"{spec.label()}: no model can be loaded from {place}: {reason}") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise AssetError(f"{spec.label()}: {place} has no fast tokenizer (a tokenizer.json)")
+    rows = cast("Tensor", model.get_input_embeddings().weight).shape[0]
+    if len(tokenizer) > rows:
+        raise AssetError(
+            f"{spec.label()}: the tokenizer in {place} has {len(tokenizer)} tokens, the embedding {rows}: "
+            "they do not belong together"
+        )
+    return LanguageTask(model, cast("PreTrainedTokenizerFast", tokenizer), spec.text, spec, seed, device)
