@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from qbench.spec import Spec
 
@@ -26,7 +26,20 @@ class Deployment(Spec):
 
 
 class Method(Deployment):
-    """Base of the methods; a subclass adds its options as fields and writes `solve`."""
+    """Base of the methods; a subclass adds its options as fields and writes `solve`.
+
+    Attributes
+    ----------
+    block_by_block : bool
+        Whether `solve` may be called once a block, with a problem that holds that block alone and, as calibration data,
+        the hidden states that go into it. A model of which one block at a time is in memory takes no other methods.
+    """
+
+    block_by_block: ClassVar[bool] = False
+
+    def calibrates_on(self) -> Literal["nothing", "quantized", "full_precision"]:
+        """Return what feeds a block that is solved alone: its quantized or its full-precision predecessors, or none."""
+        return "quantized"
 
     def solve(self, problem: Problem) -> Solution:
         """Pick the codes of every target layer.

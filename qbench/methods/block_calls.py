@@ -121,13 +121,13 @@ def survey(problem: Problem) -> Survey:
     direct = all(_equal(made, call.hidden) for made, call in zip(hidden[:-1], calls[1:], strict=True))
     copies = [_copied(output) for output in outputs[:-1]]
     versions = [_versions(output) for output in copies]
-    _calls_up_to(problem, example, [_giving(output) for output in copies])
+    calls_up_to(problem, example, [_giving(output) for output in copies])
     changed = frozenset(index for index, output in enumerate(copies) if _versions(output) != versions[index])
     # With outputs of other values all calls must be the same, beside the hidden states.
     others = [_giving(_copied(output, lambda value: 0.5 * value + 1)) for output in outputs[:-1]]
     with_others = _calls_or_none(problem, example, others)
-    is_chain = direct and _same_rests(calls, with_others)
-    hands_on = is_chain and _same_rests(calls, _calls_or_none(problem, example, _hand_on(problem)))
+    is_chain = direct and same_rests(calls, with_others)
+    hands_on = is_chain and same_rests(calls, _calls_or_none(problem, example, _hand_on(problem)))
     finite = [bool(torch.isfinite(made).all()) for made in hidden]
     return Survey(seen, finite, is_chain, hands_on, changed)
 
@@ -218,7 +218,7 @@ class Stream:
     def _next_call(self, batch: Tensor, outputs: list[Any]) -> Call:
         changed = self._shown.changed
         answers = [_giving(output, copied=index in changed) for index, output in enumerate(outputs)]
-        return _calls_up_to(self._problem, batch, answers)[-1]
+        return calls_up_to(self._problem, batch, answers)[-1]
 
 
 def _observed(problem: Problem, batch: Tensor, *, keep: bool = False) -> tuple[list[Call], list[Any]]:
@@ -270,7 +270,7 @@ class _ReachedError(Exception):
 _Answer = Callable[[Call], Any]
 
 
-def _calls_up_to(problem: Problem, batch: Tensor, answers: Sequence[_Answer]) -> list[Call]:
+def calls_up_to(problem: Problem, batch: Tensor, answers: Sequence[_Answer]) -> list[Call]:
     """Run the model with answers in the place of its first blocks; return their calls, and the next block's.
 
     Raises
@@ -317,12 +317,13 @@ def _giving(output: Any, *, copied: bool = False) -> _Answer:
 def _calls_or_none(problem: Problem, batch: Tensor, answers: Sequence[_Answer]) -> list[Call] | None:
     """Return the calls of all blocks, or None where the model wants other answers than these."""
     try:
-        return _calls_up_to(problem, batch, answers)
+        return calls_up_to(problem, batch, answers)
     except Exception:  # a model that wants more of a block than a tensor is run as it is
         return None
 
 
-def _same_rests(calls: list[Call], others: list[Call] | None) -> bool:
+def same_rests(calls: list[Call], others: list[Call] | None) -> bool:
+    """Return whether blocks are called with the same things beside their hidden states."""
     if others is None:
         return False
     pairs = ([(call.rest.args, call.rest.kwargs, call.rest.keyword) for call in some] for some in (calls, others))

@@ -57,6 +57,8 @@ class GPTQ(Method):
         "qbench.quant.block_grid",
     )
 
+    block_by_block: ClassVar[bool] = True
+
     percdamp: Annotated[float, Field(gt=0, le=1)] = 0.01
     block_size: Annotated[int, Field(ge=1)] = 128
     act_order: Literal[True, False, "group_aware"] = True
@@ -72,6 +74,10 @@ class GPTQ(Method):
         if self.inputs == "full_precision" and self.true_sequential:
             raise ValueError("inputs full_precision needs true_sequential false: no layer sees a quantized one")
         return self
+
+    def calibrates_on(self) -> Literal["nothing", "quantized", "full_precision"]:
+        """Return which blocks feed a block, as `inputs` says."""
+        return self.inputs
 
     def refuses_grid(self, quantizer: Spec) -> str | None:
         """Return why scales cannot be chosen group by group, where they are to be; see `Spec.refuses_grid`."""

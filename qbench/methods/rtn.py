@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from qbench.methods.base import Method
 
@@ -14,6 +14,11 @@ class RoundToNearest(Method):
     """Round to nearest; sees no data."""
 
     sources: ClassVar[tuple[str, ...]] = ("qbench.quant.block_grid",)
+    block_by_block: ClassVar[bool] = True
+
+    def calibrates_on(self) -> Literal["nothing", "quantized", "full_precision"]:
+        """Return that it reads no data."""
+        return "nothing"
 
     def solve(self, problem: Problem) -> Solution:
         """Return the nearest codes of every layer; see `Method.solve`."""

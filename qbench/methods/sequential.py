@@ -5,7 +5,7 @@ Layers of a block that receive the same tensor (q, k and v; gate and up) share o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import repeat
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qbench.errors import CellError
-from qbench.methods.block_calls import Call, Stream, Survey, survey, whole_output
+from qbench.methods.block_calls import Call, Stream, Survey, calls_up_to, survey, whole_output
 from qbench.methods.matrices import column_pieces, input_key, moments
 from qbench.methods.problem import Block, Problem, TargetLayer
 from qbench.methods.stage import Gram, Inputs, Stage, merge
@@ -61,7 +61,8 @@ def walk(
         return
     shown = survey(problem)
     grouped = _input_groups(shown)
-    stream = Stream(problem, problem.calibration, shown)
+    kept = len(problem.blocks) > 1 or not shown.hands_on or isinstance(problem.calibration, list)
+    stream = Stream(problem, problem.calibration, shown) if kept else _Alone(problem)
     reference = stream.fork() if full_precision_targets or not quantized_inputs else None
     for block, groups in zip(problem.blocks, grouped, strict=True):
         calls = stream.calls
@@ -94,6 +95,35 @@ def full_precision_hessians(problem: Problem) -> dict[str, Tensor]:
     return moments
 
 
+class _Alone:
+    """The stream of a problem with one block, whose calibration data are too many to keep: it reads them each time."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.calls = _Calls(problem)
+
+    def fork(self) -> _Alone:
+        """Return the same: there is nothing behind its block that it could go on to."""
+        return self
+
+    def advance(self, outputs: Iterable[Any]) -> None:
+        """Let the block run for what is noted of its runs."""
+        for _ in outputs:
+            pass
+
+
+class _Calls(Sequence[Call]):
+    """The calls of a problem's one block."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+
+    def __len__(self) -> int:
+        return len(self._problem.calibration)
+
+    def __getitem__(self, batch: Any) -> Any:
+        return calls_up_to(self._problem, self._problem.calibration[batch], [])[0]
+
+
 def _input_groups(shown: Survey) -> list[list[list[TargetLayer]]]:
     """Return for each block its target layers, those that get the same tensor together, in the order they are called.
 
@@ -122,7 +152,7 @@ def _input_groups(shown: Survey) -> list[list[list[TargetLayer]]]:
 def _stages(
     block: Block,
     members: list[list[TargetLayer]],
-    calls: list[Call],
+    calls: Sequence[Call],
     targets: list[list[Tensor]] | None,
     *,
     keep_inputs: bool,
@@ -154,7 +184,7 @@ def _stages(
 
 
 def _noted(
-    block: Block, groups: list[list[TargetLayer]], calls: list[Call], inputs: list[list[Tensor]] | None
+    block: Block, groups: list[list[TargetLayer]], calls: Sequence[Call], inputs: list[list[Tensor]] | None
 ) -> Iterator[Any]:
     """Run a block on each call and yield what it returns; put the input of each group of layers into `inputs`."""
     for call in calls:

@@ -66,6 +66,11 @@ class Cell:
         """Whether this cell trains the model in full precision, for the rows of methods that train as much."""
         return self.quantizer is None and self.method is not None
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether one decoder block of the model at a time is in memory."""
+        return getattr(self.model, "device_map", "whole") == "streamed"
+
     def axes(self) -> dict[str, str | int | None]:
         """Return what the cell is called on each axis; equal axes mean the same place in the leaderboard."""
         return {
