@@ -12,7 +12,7 @@ from qbench import atomic
 from qbench.errors import AssetError
 from qbench.tasks import tokenizer, zoo
 from qbench.tasks.model_spec import ModelSpec
-from qbench.tasks.text import Commit, TextField, TextRepository, ThreeTexts
+from qbench.tasks.text import Commit, TextField, ThreeTexts
 
 if TYPE_CHECKING:
     from qbench.tasks.language import LanguageTask
@@ -59,6 +59,9 @@ class LanguageModelSpec(ModelSpec):
             "llama",
             "pretrained",
             "text",
+            "text_files",
+            "text_sets",
+            "text_source",
             "tokenizer",
             "tokens",
             "torchvision_ops",
@@ -127,7 +130,8 @@ class PretrainedLM(LanguageModelSpec):
         ``whole``: the model is on the device. ``streamed``: one decoder block at a time is, and the others stay in the
         checkpoint's file.
     text : text source
-        ``three_texts``, ``{folder: PATH}`` or ``{repo: NAME, revision: COMMIT}``.
+        ``three_texts``, ``wikipedia``, ``wikitext2``, ``c4``, ``{folder: PATH}``, ``{parquet: PATH}``,
+        ``{set: wikitext2, folder: PATH}`` or ``{repo: NAME, revision: COMMIT}``.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -156,7 +160,7 @@ class PretrainedLM(LanguageModelSpec):
 
     def needs_hub(self) -> bool:
         """Return whether its text comes from a repository."""
-        return isinstance(self.text, TextRepository)
+        return self.text.needs_hub()
 
     def facts(self) -> dict[str, Any]:
         """Return the number format, where it is not float32."""

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from qbench.errors import AssetError
 from qbench.tasks import assets, corpus
-from qbench.tasks.corpus import Document, Split, split_documents
+from qbench.tasks.corpus import Document, Split
 from qbench.tasks.evaluation import announce
+from qbench.tasks.text_files import TextParquet
+from qbench.tasks.text_sets import SETS, NamedText
+from qbench.tasks.text_source import AnyText, distinct_splits, documents_sha256, train_splits
 
 
 def _full_commit(value: str) -> str:
@@ -20,15 +23,23 @@ def _full_commit(value: str) -> str:
     return value
 
 
+Domain = Literal["enwiki_2016", "bible_kjv", "shakespeare"]
 Commit = Annotated[str, AfterValidator(_full_commit)]
 
 
-class ThreeTexts(BaseModel):
-    """The embedded corpus: Wikipedia articles, the King James Bible, Shakespeare."""
+class ThreeTexts(AnyText):
+    """The embedded corpus: Wikipedia articles, the King James Bible, Shakespeare.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes
+    ----------
+    source : str
+        ``three_texts``.
+    domains : tuple of str
+        Which of the three; all where none is named. The splits stay what they are, less the others' documents.
+    """
 
     source: Literal["three_texts"] = "three_texts"
+    domains: Annotated[tuple[Domain, ...], Field(max_length=3)] = ()
 
     def prepare(self) -> None:
         """Bring the splits into the cache where they are not.
@@ -51,14 +62,15 @@ class ThreeTexts(BaseModel):
 
     def documents(self, split: Split) -> list[Document]:
         """Return the documents of a split; see `corpus.load`."""
-        return corpus.load(split)
+        found = corpus.load(split)
+        return [document for document in found if document.domain in self.domains] if self.domains else found
 
     def evaluation_files(self) -> list[Path]:
         """Return the files that hold evaluation text and nothing else."""
         return [corpus.split_path("evaluation")]
 
 
-class TextFolder(BaseModel):
+class TextFolder(AnyText):
     """A local folder of ``*.txt`` (a document each) and ``*.jsonl`` files (a ``text`` field a line), split by document.
 
     Attributes
@@ -67,12 +79,7 @@ class TextFolder(BaseModel):
         Inside the suite's folder.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     folder: Path
-
-    def prepare(self) -> None:
-        """Do nothing: the folder is where it is."""
 
     def fingerprint(self) -> dict[str, str]:
         """Return the hash of each split's documents."""
@@ -96,14 +103,10 @@ class TextFolder(BaseModel):
             for number, line in enumerate(_read(file).split("\n"), start=1):
                 if line.strip():
                     found.append(Document(self.folder.name, f"{file.name}:{number}", _text_of(line, file, number)))
-        return _splits(found, str(self.folder))[split]
-
-    def evaluation_files(self) -> list[Path]:
-        """Return nothing: all three splits are in the same files."""
-        return []
+        return distinct_splits(found, str(self.folder))[split]
 
 
-class TextRepository(BaseModel):
+class TextRepository(AnyText):
     """A data set of a Hugging Face repository, read with `datasets`; its own rows are the documents, split by document.
 
     Attributes
@@ -114,22 +117,25 @@ class TextRepository(BaseModel):
         The data set's configuration.
     split, column : str
         Which rows, and which column holds the text.
+    evaluation_split : str or None
+        The official split that is evaluated on; the rows of `split` are trained on and calibrated on then.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     repo: str
     revision: Commit
     config: str | None = None
     split: str = "train"
     column: str = "text"
+    evaluation_split: str | None = None
 
-    def prepare(self) -> None:
-        """Do nothing: `datasets` keeps its own cache."""
+    def needs_hub(self) -> bool:
+        """Return True."""
+        return True
 
     def fingerprint(self) -> dict[str, str]:
         """Return the commit and what is read of it."""
-        return {"text": f"{self.repo}@{self.revision}/{self.config or ''}/{self.split}/{self.column}"}
+        read = f"{self.repo}@{self.revision}/{self.config or ''}/{self.split}/{self.column}"
+        return {"text": read if self.evaluation_split is None else f"{read}/{self.evaluation_split}"}
 
     def documents(self, split: Split) -> list[Document]:
         """Return the documents of a split.
@@ -139,42 +145,67 @@ class TextRepository(BaseModel):
         AssetError
             The data set cannot be had: no network and not in the cache, or no such revision, split or column.
         """
+        announce(split, f"text {self.repo}")
+        own = self.split if split != "evaluation" or self.evaluation_split is None else self.evaluation_split
+        found = [
+            Document(self.repo, f"{own}:{index}", text) for index, text in enumerate(self._rows(own)) if text.strip()
+        ]
+        if self.evaluation_split is None:
+            return distinct_splits(found, self.repo)[split]
+        return found if split == "evaluation" else train_splits(found, self.repo)[split]
+
+    def joined(self) -> str:
+        """Return the evaluation text in one piece; see `AnyText.joined`."""
+        if self.evaluation_split is None:
+            return super().joined()
+        announce("evaluation", f"text {self.repo}")
+        return "\n\n".join(self._rows(self.evaluation_split))
+
+    def _rows(self, split: str) -> list[str]:
         from datasets import load_dataset
 
-        announce(split, f"text {self.repo}")
         try:
-            rows = load_dataset(self.repo, self.config, revision=self.revision, split=self.split)
-            texts = [str(text) for text in rows[self.column]]
+            rows = load_dataset(self.repo, self.config, revision=self.revision, split=split)
+            return [str(text) for text in rows[self.column]]
         except Exception as error:  # `datasets` raises many kinds; each means that the text is not to be had
             reason = str(error).split("\n")[0]
             raise AssetError(f"text {self.repo}@{self.revision[:12]} cannot be loaded: {reason}") from error
-        found = [Document(self.repo, f"{self.split}:{index}", text) for index, text in enumerate(texts) if text.strip()]
-        return _splits(found, self.repo)[split]
-
-    def evaluation_files(self) -> list[Path]:
-        """Return nothing: all three splits are in the same files."""
-        return []
 
 
-TextSource = ThreeTexts | TextFolder | TextRepository
+TextSource = ThreeTexts | TextFolder | TextRepository | TextParquet | NamedText
+
+_WIKIPEDIA = ThreeTexts(domains=("enwiki_2016",))
+_BY_NAME: dict[str, TextSource] = {
+    "three_texts": ThreeTexts(),
+    "wikipedia": _WIKIPEDIA,
+    **{name: NamedText(set=name) for name in SETS},
+}
+_BY_KEY: dict[str, type[TextSource]] = {
+    "set": NamedText,  # before `folder`, which it can have too
+    "source": ThreeTexts,
+    "folder": TextFolder,
+    "repo": TextRepository,
+    "parquet": TextParquet,
+}
 
 
 def _parse(value: Any) -> Any:
     if isinstance(value, TextSource):
         return value
-    if value in ("three_texts", {"source": "three_texts"}):
-        return ThreeTexts()
-    if isinstance(value, dict) and "folder" in value:
-        return TextFolder(**value)
-    if isinstance(value, dict) and "repo" in value:
-        return TextRepository(**value)
+    if isinstance(value, str) and value in _BY_NAME:
+        return _BY_NAME[value]
+    for key, kind in _BY_KEY.items():
+        if isinstance(value, dict) and key in value:
+            return kind(**value)
     raise ValueError(
-        f"{value!r} is not a text source (allowed: three_texts, {{folder: PATH}}, {{repo: NAME, revision: COMMIT}})"
+        f"{value!r} is not a text source (allowed: {', '.join(_BY_NAME)}, {{folder: PATH}}, {{parquet: PATH}}, "
+        "{repo: NAME, revision: COMMIT}, {set: NAME, folder: PATH})"
     )
 
 
 def _dump(value: TextSource) -> Any:
-    return "three_texts" if isinstance(value, ThreeTexts) else value.model_dump()
+    names = [name for name, source in _BY_NAME.items() if source == value]
+    return names[0] if names else value.model_dump()
 
 
 TextField = Annotated[TextSource, BeforeValidator(_parse), PlainSerializer(_dump)]
@@ -192,18 +223,3 @@ def _text_of(line: str, file: Path, number: int) -> str:
         return str(json.loads(line)["text"])
     except (ValueError, KeyError, TypeError) as error:
         raise AssetError(f"{file}:{number}: not a JSON object with a 'text' field") from error
-
-
-def _splits(documents: list[Document], place: str) -> dict[Split, list[Document]]:
-    # A text that is there twice could be calibrated on under one name and evaluated under the other.
-    distinct = list({document.text.strip(): document for document in reversed(documents)}.values())[::-1]
-    splits = split_documents(distinct)
-    empty = [name for name, chosen in splits.items() if not chosen]
-    if empty:
-        raise AssetError(f"text {place} has too few different documents: nothing is left for {', '.join(empty)}")
-    return splits
-
-
-def documents_sha256(documents: list[Document]) -> str:
-    """Return the hash of the documents' names and texts, in order."""
-    return assets.sha256_text("".join(f"{doc.domain}\x1f{doc.name}\x1f{doc.text}\x1e" for doc in documents))

@@ -17,7 +17,7 @@ from torch import Tensor
 from qbench import atomic
 from qbench.tasks import assets
 from qbench.tasks.corpus import Document
-from qbench.tasks.text import documents_sha256
+from qbench.tasks.text_source import documents_sha256
 
 _KEPT_ABOVE_CHARS = 100_000
 

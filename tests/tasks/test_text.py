@@ -124,7 +124,19 @@ def test_a_repository_needs_a_full_commit(revision: str) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    ["three_texts", {"folder": "texts"}, {"repo": "some/text", "revision": COMMIT, "config": "en"}],
+    [
+        "three_texts",
+        "wikipedia",
+        "wikitext2",
+        "c4",
+        {"set": "wikitext2", "folder": "data/wikitext2"},
+        {"source": "three_texts", "domains": ["bible_kjv", "shakespeare"]},
+        {"folder": "texts"},
+        {"parquet": "rows.parquet"},
+        {"parquet": ["a.parquet", "b.parquet"], "evaluation_parquet": "c.parquet", "column": "body"},
+        {"repo": "some/text", "revision": COMMIT, "config": "en"},
+        {"repo": "some/text", "revision": COMMIT, "evaluation_split": "test"},
+    ],
 )
 def test_a_text_source_survives_being_written_and_read(given: Any) -> None:
     source = PARSE.validate_python(given)
@@ -134,9 +146,54 @@ def test_a_text_source_survives_being_written_and_read(given: Any) -> None:
 
 def test_what_is_no_text_source() -> None:
     with pytest.raises(
-        ValidationError, match=r"allowed: three_texts, \{folder: PATH\}, \{repo: NAME, revision: COMMIT\}"
+        ValidationError,
+        match=r"allowed: three_texts, wikipedia, wikitext2, c4, \{folder: PATH\}, \{parquet: PATH\}, \{repo: NAME, "
+        r"revision: COMMIT\}, \{set: NAME, folder: PATH\}",
     ):
         PARSE.validate_python("wikitext")
+
+
+@pytest.mark.parametrize("name", ["three_texts", "wikipedia", "wikitext2", "c4"])
+def test_a_name_is_written_as_it_was_given(name: str) -> None:
+    assert PARSE.dump_python(PARSE.validate_python(name), mode="json") == name
+
+
+def test_a_domain_of_the_embedded_text_alone() -> None:
+    whole, wikipedia = ThreeTexts(), PARSE.validate_python("wikipedia")
+    assert wikipedia == PARSE.validate_python({"source": "three_texts", "domains": ["enwiki_2016"]})
+    for split in corpus.SPLITS:
+        assert wikipedia.documents(split) == [
+            document for document in whole.documents(split) if document.domain == "enwiki_2016"
+        ]
+    assert wikipedia.fingerprint() == whole.fingerprint()
+    with pytest.raises(ValidationError, match="enwiki_2016"):
+        PARSE.validate_python({"source": "three_texts", "domains": ["enwiki"]})
+
+
+def test_a_repository_with_an_official_evaluation_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = {split: [f"{split} {index}. " * 30 for index in range(40)] for split in ("train", "validation")}
+    rows["validation"][3] = ""
+
+    def load(repo: str, config: str | None, **options: Any) -> datasets.Dataset:
+        return datasets.Dataset.from_list([{"text": text} for text in rows[options["split"]]])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    source = TextRepository(repo="some/text", revision=COMMIT, evaluation_split="validation")
+    splits = {split: source.documents(split) for split in corpus.SPLITS}
+    assert [document.text for document in splits["evaluation"]] == [text for text in rows["validation"] if text]
+    assert sorted(document.text for split in ("train", "calibration") for document in splits[split]) == sorted(
+        rows["train"]
+    )
+    assert len(splits["train"]) > len(splits["calibration"]) > 0
+    assert source.joined() == "\n\n".join(rows["validation"])  # the empty row too
+    assert source.fingerprint() != TextRepository(repo="some/text", revision=COMMIT).fingerprint()
+
+
+def test_the_joined_text_without_an_official_split_is_that_of_the_documents(folder: Path) -> None:
+    source = TextFolder(folder=folder)
+    assert source.joined() == "\n\n".join(document.text for document in source.documents("evaluation"))
 
 
 def test_the_embedded_text() -> None:
