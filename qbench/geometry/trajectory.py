@@ -103,6 +103,15 @@ class Trajectory:
         """Return the curves, for a record."""
         return dict(self._curves)
 
+    def state(self) -> dict[str, Any]:
+        """Return the curves so far, and the seconds that they took."""
+        return {"curves": {name: list(curve) for name, curve in self._curves.items()}, "seconds": self.seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with the curves of an earlier process; see `state`."""
+        self._curves = {name: list(curve) for name, curve in state["curves"].items()}
+        self.seconds += state["seconds"]
+
     def _statistics(self) -> dict[str, Tensor]:
         """Return the running statistics that training has changed."""
         return {

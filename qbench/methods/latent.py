@@ -47,6 +47,7 @@ class LatentWeight:
     def __init__(self, layer: TargetLayer) -> None:
         self.layer = layer
         self._weight: nn.Parameter = layer.module.weight  # type: ignore[assignment]
+        self._gathered: Tensor | None = None
         self.latent = self._first_latent()
 
     def _first_latent(self) -> nn.Parameter:
@@ -67,13 +68,46 @@ class LatentWeight:
             self._weight.copy_(self.latent)
 
     @torch.no_grad()
+    def gather_gradient(self) -> None:
+        """Add the gradient of a part of a step's batch to those before it, in float32 whatever the weight's type is."""
+        gradient = self._weight.grad
+        if gradient is None or gradient.dtype == torch.float32:
+            return  # autograd itself adds it up
+        self._gathered = gradient.float() if self._gathered is None else self._gathered.add_(gradient)
+        self._weight.grad = None
+
+    def _take_over(self) -> Tensor | None:
+        """Return the gradient of the model's weight in float32, and take it from the model."""
+        gradient, self._weight.grad = self._weight.grad, None
+        if self._gathered is not None:
+            gradient, self._gathered = self._gathered, None
+        return None if gradient is None else gradient.float()
+
+    @torch.no_grad()
     def take_gradient(self) -> None:
         """Turn the gradient of the model's weight into gradients of what is trained."""
-        if self.latent is not self._weight and self._weight.grad is not None:
-            self.latent.grad, self._weight.grad = self._weight.grad.float(), None
+        if self.latent is self._weight:
+            return
+        gradient = self._take_over()
+        if gradient is not None:
+            self.latent.grad = gradient
 
     def after_update(self) -> None:
         """Restore what must hold after each optimizer step."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `restore` needs beside the values of the optimizer's parameters, by name."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on where an earlier process was after a step.
+
+        Parameters
+        ----------
+        state : dict of str to Tensor
+            What `state` returned there. The optimizer's parameters have their values of then already.
+        """
+        self.write()
 
     def deployed(self) -> Tensor:
         """Return what would be deployed now, of shape (rows, columns): here the latent weight itself. Changes nothing.
@@ -158,14 +192,24 @@ class QuantizedWeight(LatentWeight):
     @torch.no_grad()
     def take_gradient(self) -> None:
         """Turn the gradient at the quantized weight into gradients of what is trained; frozen weights get none."""
-        if self._weight.grad is None:
+        given = self._take_over()
+        if given is None:
             return
-        gradient = to_matrix(self.layer.module, self._weight.grad.float())
-        self._weight.grad = None
+        gradient = to_matrix(self.layer.module, given)
         self.latent.grad = from_matrix(self.layer.module, self.gradient_to_latent(gradient))
         frozen = self.frozen()
         if frozen is not None:
             to_matrix(self.layer.module, self.latent.grad).masked_fill_(frozen, 0.0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what has been followed of oscillations; see `LatentWeight.state`."""
+        return {} if self._oscillation is None else self._oscillation.state()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on where an earlier process was after a step; see `LatentWeight.restore`."""
+        if self._oscillation is not None:
+            self._oscillation.restore(state)
+        self.deploy()
 
     @torch.no_grad()
     def deployed(self) -> Tensor:
@@ -181,7 +225,8 @@ class QuantizedWeight(LatentWeight):
             The latent weight holds NaN or infinity.
         """
         self.require_finite()
-        moved = (self.latent.detach() - self._first).abs().sum() / self._first.abs().sum().clamp(min=1e-30)
+        changes, first = (part.abs().sum() for part in (self.latent.detach() - self._first, self._first))
+        moved = self.layer.total(changes) / self.layer.total(first).clamp(min=1e-30)
         details = {"moved_l1": float(moved)} | (self._oscillation.details() if self._oscillation else {})
         grid = self.grid()
         return LayerSolution(quantize(self._matrix, grid), grid, details=details)

@@ -22,6 +22,10 @@ class FrozenGridWeight(QuantizedWeight):
 class PlainWeight(FrozenGridWeight):
     """The model computes with the latent weight itself, and its levels are only deployed."""
 
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Give the model the latent weight of then; see `LatentWeight.restore`."""
+        self.write()
+
     @torch.no_grad()
     def write(self) -> None:
         """Give the model the latent weight."""
@@ -52,6 +56,16 @@ class NoisyWeight(FrozenGridWeight):
         self._target.copy_(noise.mul_(cell_widths(matrix, self.grid())).add_(matrix))
         self._hand_over()
 
+    def state(self) -> dict[str, Tensor]:
+        """Return the weight with its noise, and where the generator is."""
+        return super().state() | {"noisy": self._weight.detach(), "generator": self._generator.get_state()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on with the noise of then; see `LatentWeight.restore`."""
+        self._weight.copy_(state["noisy"])
+        self._generator.set_state(state["generator"])
+
 
 class RandomDirectionWeight(FrozenGridWeight):
     """The model computes with the levels, and the latent weight is moved as far as it would be, in another direction.
@@ -73,6 +87,15 @@ class RandomDirectionWeight(FrozenGridWeight):
         direction = torch.randn(gradient.shape, generator=self._generator, device=gradient.device)
         length, drawn = (torch.linalg.vector_norm(one) for one in (gradient, direction))
         return direction.mul_(length / drawn)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return where the generator is."""
+        return super().state() | {"generator": self._generator.get_state()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on with the directions of then; see `LatentWeight.restore`."""
+        super().restore(state)
+        self._generator.set_state(state["generator"])
 
 
 def generator_of(problem: Problem, purpose: str) -> torch.Generator:

@@ -50,6 +50,24 @@ class Oscillation:
         self._previous = torch.where(new, self._frozen_codes, codes)
         return self._previous
 
+    def state(self) -> dict[str, Tensor]:
+        """Return all that it has followed so far, by name."""
+        return {
+            "frequency": self.frequency,
+            "frozen": self.frozen,
+            "frozen_codes": self._frozen_codes,
+            "previous": self._previous,
+            "average": self._average,
+            "direction": self._direction,
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` returned in an earlier process."""
+        device = self.frequency.device
+        self.frequency, self.frozen = state["frequency"].to(device), state["frozen"].to(device)
+        self._frozen_codes, self._direction = state["frozen_codes"].to(device), state["direction"].to(device)
+        self._previous, self._average = state["previous"].to(device), state["average"].to(device)
+
     def details(self) -> dict[str, float]:
         """Return the shares of weights that oscillate at the end, and that are frozen."""
         shares = {"oscillating": float((self.frequency > self.threshold).float().mean())}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from qbench.errors import CellError, DivergedError
+from qbench.methods.checkpoints import Checkpoints
 from qbench.methods.matrices import from_matrix, to_matrix
 from qbench.methods.watch import Watch
 from qbench.quant.block_grid import BlockGrid, dequantize
@@ -17,6 +18,9 @@ from qbench.quant.qparams import QParams
 from qbench.quantizers.activations import Activations
 from qbench.quantizers.base import Quantizer
 from qbench.quantizers.layout import zero_points_fit
+
+if TYPE_CHECKING:
+    from qbench.methods.sharding import RowShare, Sharding
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class TargetLayer:
     activations : Activations or None
         How the layer's inputs are quantized once its codes are deployed; None where they are not. A method that trains
         through the quantizer quantizes them in training too, every other method leaves them as they are.
+    share : RowShare or None
+        Which rows of the layer these are, where several processes train it; None for a layer that is whole.
     """
 
     name: str
@@ -44,6 +50,7 @@ class TargetLayer:
     grid: BlockGrid
     quantizer: Quantizer | None = None
     activations: Activations | None = None
+    share: RowShare | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -59,6 +66,14 @@ class TargetLayer:
     def matrix(self) -> Tensor:
         """Return the weight as it is now, as a matrix of shape (rows, columns) in float32; see `to_matrix`."""
         return to_matrix(self.module, self.weight).float()
+
+    def total(self, of_rows: Tensor) -> Tensor:
+        """Return what a sum over these rows is over all rows of the layer."""
+        return of_rows if self.share is None else self.share.sharding.total(of_rows)
+
+    def total_by_scale(self, sums: Tensor) -> Tensor:
+        """Return what sums over weights that share a scale, in its shape, are over all rows of the layer."""
+        return self.total(sums) if self.share is not None and self.share.whole_scale else sums
 
     def write(self, matrix: Tensor) -> None:
         """Put a matrix of shape (rows, columns) in the place of the weight, in the weight's own type."""
@@ -100,6 +115,11 @@ class Problem:
         loss is the mean cross entropy; None for a task that has no such thing.
     watch : Watch or None
         Who looks on where the whole model is trained.
+    sharding : Sharding or None
+        The processes that train the model together, each with its rows of the target layers; None where this process
+        has the whole model.
+    checkpoints : Checkpoints or None
+        Who keeps what the training of the whole model leaves on the way.
     """
 
     model: nn.Module
@@ -112,6 +132,8 @@ class Problem:
     seed_of: Callable[[str], int]
     predict: Callable[[nn.Module, Any], tuple[Tensor, Tensor]] | None = None
     watch: Watch | None = None
+    sharding: Sharding | None = None
+    checkpoints: Checkpoints | None = None
 
     @property
     def layers(self) -> list[TargetLayer]:

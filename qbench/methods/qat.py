@@ -20,6 +20,7 @@ from qbench.quant.activation import InputRange, positive_reach
 from qbench.quant.block_grid import BlockGrid
 from qbench.quant.fused import block_sums, pass_inside, step_size_gradients
 from qbench.quant.qparams import QParams
+from qbench.quant.scale_format import ScaledE4M3
 from qbench.quant.ste import fake_quantize_lsq
 from qbench.quantizers.layout import choose_grid
 
@@ -67,6 +68,29 @@ class StraightThroughWeight(QuantizedWeight):
             self._grid = choose_grid(self._matrix, self.layer.quantizer, self._grid.levels.bits)
         super().write()
 
+    def state(self) -> dict[str, Tensor]:
+        """Return the grid too, where it is chosen again: held weights have moved since it was."""
+        if not self._dynamic:
+            return super().state()
+        grid = self._grid
+        found = super().state() | {"scale": grid.scale, "zero_point": grid.zero_point}
+        if grid.table is not None:
+            found["table"] = grid.table
+        if isinstance(grid.scale_format, ScaledE4M3):
+            found["tensor_scale"] = torch.tensor(grid.scale_format.tensor_scale, dtype=torch.float64)
+        return found
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on with the grid of then; see `LatentWeight.restore`."""
+        if self._dynamic:
+            own: dict[str, Any] = {
+                name: state[name].to(self._matrix.device) for name in ("scale", "zero_point", "table") if name in state
+            }
+            if "tensor_scale" in state:
+                own["scale_format"] = ScaledE4M3(float(state["tensor_scale"]))
+            self._grid = replace(self._grid, **own)
+        super().restore(state)
+
     def gradient_to_latent(self, gradient: Tensor) -> Tensor:
         """Return the gradient itself, without that of clipped weights where those are masked."""
         return pass_inside(self._matrix, gradient, self._grid, gradient) if self._masked else gradient
@@ -95,14 +119,17 @@ class LearnedStepWeight(QuantizedWeight):
         levels, first = layer.grid.levels, layer.grid.scale.clone()
         reach = levels.reach
         if options.init == "lsq":
-            shared = block_sums(torch.ones_like(self._matrix), layer.grid)
-            mean = block_sums(self._matrix.abs(), layer.grid) / shared
+            shared = layer.total_by_scale(block_sums(torch.ones_like(self._matrix), layer.grid))
+            mean = layer.total_by_scale(block_sums(self._matrix.abs(), layer.grid)) / shared
             first = torch.where(mean > 0, mean * 2 / math.sqrt(reach), first)  # weights that are all 0 keep the grid's
-        sharing = self._matrix.numel() / (1 if options.gradient_scale == "layer" else first.numel())
+        weights, scales, mean_scale = _counted(layer, self._matrix, first)
+        sharing = weights / (1 if options.gradient_scale == "layer" else scales)
         self.gain = 1 / math.sqrt(sharing * reach)
         self.step_size = nn.Parameter(first)
         self._least = first * 1e-3
-        self._rate = options.step_size_learning_rate or options.learning_rate * float(first.mean())
+        self._rate = options.step_size_learning_rate or options.learning_rate * mean_scale
+        if layer.share is not None and layer.share.whole_scale:
+            layer.share.sharding.holds_whole(self.step_size)
 
     def grid(self) -> BlockGrid:
         """Return the grid at the step sizes as they are now."""
@@ -124,13 +151,23 @@ class LearnedStepWeight(QuantizedWeight):
             of_frozen = block_sums(multiples * gradient.masked_fill(~frozen, 0.0), grid)
             gradient = gradient.masked_fill(frozen, 0.0)
         gradient, by_step = step_size_gradients(self._matrix, gradient, grid, gradient)
-        self.step_size.grad = (by_step if of_frozen is None else by_step + of_frozen).mul_(self.gain)
+        by_step = self.layer.total_by_scale(by_step if of_frozen is None else by_step + of_frozen)
+        self.step_size.grad = by_step.mul_(self.gain)
         return gradient
 
     @torch.no_grad()
     def after_update(self) -> None:
         """Keep the step sizes positive."""
         torch.maximum(self.step_size, self._least, out=self.step_size)
+
+
+def _counted(layer: TargetLayer, matrix: Tensor, scale: Tensor) -> tuple[int, int, float]:
+    """Return how many weights and scales the whole layer has, and the mean of these."""
+    if layer.share is None:
+        return matrix.numel(), scale.numel(), float(scale.mean())
+    own = torch.tensor([matrix.numel(), scale.numel(), float(scale.sum())], dtype=torch.float64, device=scale.device)
+    weights, scales, total = layer.total(own).tolist()
+    return int(weights), scale.numel() if layer.share.whole_scale else int(scales), total / scales
 
 
 class LearnedInput(QuantizedInput):

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from qbench.errors import DivergedError
+from qbench.methods.adamw_8bit import AdamW8bit
 from qbench.methods.batch_norm import batch_norms
+from qbench.methods.checkpoints import Snapshot, random_state, set_random_state
 from qbench.methods.latent import LatentWeight, StepSize
 from qbench.methods.problem import Problem
 from qbench.methods.training_options import WeightTraining
+from qbench.methods.training_steps import autocast, parts_of, recomputed
 
 # Reading a loss makes an accelerator finish what it was given, so there it is read a few at a time.
 _READ_EVERY = 16
@@ -71,6 +74,7 @@ class Training:
         self._optimizer = _optimizer(weights, step_sizes, options)
         self._peaks = [group["lr"] for group in self._optimizer.param_groups]
         self._trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        self._device = self._trained[0].device
 
     @property
     def steps_done(self) -> int:
@@ -80,19 +84,31 @@ class Training:
     def run(self) -> None:
         """Train to the end, and leave the model as it is evaluated.
 
-        The problem's watch is shown the weights before the first update and after each one, where it wants them.
+        The problem's watch is shown the weights before the first update and after each one, where it wants them. Where
+        the problem has checkpoints, training goes on from the last one, and leaves others when they are due.
 
         Raises
         ------
+        CellError
+            A step cannot be made as the options ask for, or a checkpoint cannot be used.
         DivergedError
             A loss is NaN or infinite.
         """
-        options, problem = self._options, self._problem
+        options, problem, checkpoints = self._options, self._problem, self._problem.checkpoints
         batches = problem.train_batches(options.batch_size, problem.seed_of("train-batches"))
-        self._show()
-        for batch in islice(batches, options.steps):
-            self.step(batch)
+        snapshot = None if checkpoints is None else checkpoints.load()
+        if snapshot is None:
             self._show()
+        else:
+            for _ in islice(batches, int(snapshot.facts["steps"])):
+                pass  # seen already
+            self.restore(snapshot)
+        with recomputed(problem, wanted=options.gradient_checkpointing):
+            for batch in islice(batches, options.steps - self.steps_done):
+                self.step(batch)
+                self._show()
+                if checkpoints is not None and checkpoints.due():
+                    checkpoints.save(self.snapshot())
         self._read_losses()
         for weight in self._weights:
             weight.layer.module.weight.grad = None
@@ -104,8 +120,7 @@ class Training:
         share = 0.5 * (1 + math.cos(math.pi * done / options.steps)) if options.schedule == "cosine" else 1.0
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * share
-        loss = self._loss(self._problem.model, batch)
-        loss.backward()
+        loss = self._backward(batch)
         for weight in self._weights:
             weight.take_gradient()
         if options.clip_norm is not None:
@@ -121,6 +136,84 @@ class Training:
         self._unread.append(loss.detach())
         if loss.device.type == "cpu" or len(self._unread) >= _READ_EVERY:
             self._read_losses()
+
+    def _backward(self, batch: Any) -> Tensor:
+        """Return the loss of a batch, whose gradient is in the model's weights then."""
+        model, options = self._problem.model, self._options
+        parts = parts_of(batch, options.accumulation)
+        losses = []
+        for part in parts:
+            with autocast(options, self._device):
+                loss = self._loss(model, part)
+            if options.precision == "bfloat16":
+                loss = loss.float()
+            if len(parts) > 1:
+                loss = loss / len(parts)  # equal parts: the mean of their means is that of the batch
+            loss.backward()
+            losses.append(loss.detach())
+            if len(parts) > 1:
+                for weight in self._weights:
+                    weight.gather_gradient()
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def snapshot(self) -> Snapshot:
+        """Return all that the rest of the training depends on, after a step."""
+        self._read_losses()
+        chance, watch = random_state(), self._problem.watch
+        tensors = {f"trained.{index}": one.detach() for index, one in enumerate(self._trained)}
+        plain: dict[str, dict[str, Any]] = {}
+        for index, parameter in enumerate(self._trained):
+            for name, value in self._optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{index}.{name}"] = value
+                else:
+                    plain.setdefault(str(index), {})[name] = value
+        for index, weight in enumerate(self._weights):
+            tensors |= {f"weight.{index}.{name}": value for name, value in weight.state().items()}
+        tensors |= {f"statistics.{name}": value for name, value in self.statistics().items()}
+        tensors |= {f"random.{name}": value for name, value in chance.tensors.items()}
+        return Snapshot(
+            tensors,
+            {
+                "steps": self.steps_done,
+                "losses": self.losses,
+                "tokens": self.tokens,
+                "watched_seconds": self.watched_seconds,
+                "watch": None if watch is None else watch.state(),
+                "optimizer": plain,
+                "random": chance.facts,
+            },
+        )
+
+    @torch.no_grad()
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on where an earlier process was; nothing has been trained in this one.
+
+        Parameters
+        ----------
+        snapshot : Snapshot
+            What `snapshot` returned there.
+        """
+        facts = snapshot.facts
+        for index, parameter in enumerate(self._trained):
+            parameter.copy_(snapshot.tensors[f"trained.{index}"])
+            state = self._optimizer.state[parameter]
+            state |= facts["optimizer"].get(str(index), {})
+            for name, value in snapshot.part(f"optimizer.{index}").items():
+                # In the parameter's order of memory, which fused updates go by.
+                like = parameter if value.shape == parameter.shape else value
+                place = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
+                state[name] = place.copy_(value)
+        for index, weight in enumerate(self._weights):
+            weight.restore(snapshot.part(f"weight.{index}"))
+        buffers = dict(self._problem.model.named_buffers())
+        for name, value in snapshot.part("statistics").items():
+            buffers[name].copy_(value)
+        self.losses, self.tokens = [float(loss) for loss in facts["losses"]], int(facts["tokens"])
+        self.watched_seconds = float(facts["watched_seconds"])
+        if self._problem.watch is not None:
+            self._problem.watch.restore(facts["watch"])
+        set_random_state(Snapshot(snapshot.part("random"), facts["random"]))
 
     def statistics(self) -> dict[str, Tensor]:
         """Return the running statistics of batch-norm layers that were updated, by buffer name."""
@@ -161,4 +254,6 @@ def _optimizer(
     groups += [group for one in [*weights, *step_sizes] for group in one.step_sizes()]
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, fused=True)
+    if options.optimizer_state == "8bit":
+        return AdamW8bit(groups, lr=options.learning_rate)
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)

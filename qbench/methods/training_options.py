@@ -33,7 +33,7 @@ class WeightTraining(Deployment):
         ``update``: they train on the batch's statistics, and the running ones they end with are deployed, unless `bn`
         has them estimated again.
     precision : str
-        ``bfloat16``: the model runs under torch's autocast, with its matrix products in bfloat16; latent weights, grids,
+        ``bfloat16``: the model runs under autocast, with its matrix products in bfloat16; latent weights, grids,
         the optimizer and the loss stay in float32. Autocast casts the quantized weights as well: a product sees the
         levels rounded to 8 significant bits.
     gradient_checkpointing : bool
@@ -57,12 +57,15 @@ class WeightTraining(Deployment):
     """
 
     sources: ClassVar[tuple[str, ...]] = (
+        "qbench.methods.adamw_8bit",
         "qbench.methods.batch_norm",
+        "qbench.methods.checkpoints",
         "qbench.methods.latent",
         "qbench.methods.matrices",
         "qbench.methods.oscillation",
         "qbench.methods.qat_options",
         "qbench.methods.training",
+        "qbench.methods.training_steps",
     )
 
     steps: Annotated[int, Field(ge=1)] = 80

@@ -66,7 +66,7 @@ def functions(task: Any, *names: str) -> dict[str, Callable[..., Any] | None]:
 
 
 class HandedWatch:
-    """A watch that a method can show its weights to, and that it can ask for nothing else.
+    """A watch that a method can show its weights to, and that that keeps what it has seen.
 
     What it looks with is evaluation data: while it looks, the fence around these is down.
 
@@ -90,3 +90,12 @@ class HandedWatch:
         """Show the weights after `step` updates."""
         with lowered():
             _kept[self._place.number].see(step, weights)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the watch has seen so far."""
+        found: dict[str, Any] = _kept[self._place.number].state()
+        return found
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Give the watch back what it had seen in an earlier process."""
+        _kept[self._place.number].restore(state)

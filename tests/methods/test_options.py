@@ -21,7 +21,17 @@ BUDGET: dict[str, Any] = {
     "clip_norm": None,
     "bn": "recalibrate",
     "bn_training": "update",
+    "precision": "bfloat16",
+    "ranks": 2,
 }
+# What goes with neither SGD nor the training of batch norms.
+MEMORY: dict[str, Any] = {
+    "batch_size": 6,
+    "gradient_checkpointing": True,
+    "accumulation": 3,
+    "optimizer_state": "8bit",
+}
+TRAINING = ["ste_qat", "lsq", "latent_grad", "noise_grad", "random_grad", "ft_then_ptq"]
 # Every option of each method, away from its default.
 CHANGED: dict[str, dict[str, Any]] = {
     "rtn": {"bn": "recalibrate"},
@@ -129,6 +139,14 @@ OUT_OF_BOUNDS: list[tuple[str, dict[str, Any]]] = [
     ("ste_qat", {"distillation": 1.5}),
     ("ste_qat", {"oscillation": "dampen"}),
     ("ste_qat", {"bn_training": "fold"}),
+    ("ste_qat", {"precision": "float16"}),
+    ("ste_qat", {"accumulation": 0}),
+    ("ste_qat", {"accumulation": 3, "batch_size": 8}),
+    ("ste_qat", {"accumulation": 2, "bn_training": "update"}),
+    ("lsq", {"gradient_checkpointing": True, "bn_training": "update"}),
+    ("lsq", {"optimizer_state": "4bit"}),
+    ("lsq", {"optimizer_state": "8bit", "optimizer": "sgd"}),
+    ("lsq", {"ranks": 0}),
     ("rtn", {"bn": "freeze"}),
     ("ft_then_ptq", {"ptq": "adaround"}),
     ("ft_then_ptq", {"grid": "learned"}),
@@ -139,7 +157,7 @@ OUT_OF_BOUNDS: list[tuple[str, dict[str, Any]]] = [
     ("lsq", {"step_size_learning_rate": 0}),
 ]
 
-EXCLUDING = [("gptq", "inputs")]
+EXCLUDING = [("gptq", "inputs"), *((name, field) for name in TRAINING for field in MEMORY if field != "batch_size")]
 
 each_method = pytest.mark.parametrize("name", CHANGED)
 
@@ -169,6 +187,14 @@ def test_labels(name: str) -> None:
     changed = make(name, **CHANGED[name]).label()
     assert changed.startswith(name)
     assert all(f"{field}=" in changed for field in CHANGED[name])
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_options_that_save_memory(name: str) -> None:
+    method = make(name, **MEMORY)
+    assert all(getattr(method, field) == value != getattr(make(name), field) for field, value in MEMORY.items())
+    assert all(f"{field}=" in method.label() for field in MEMORY)
+    assert type(method).model_validate_json(method.model_dump_json()) == method
 
 
 def test_momentum_is_that_of_sgd() -> None:
