@@ -61,7 +61,7 @@ def walk(
         return
     shown = survey(problem)
     grouped = _input_groups(shown)
-    kept = len(problem.blocks) > 1 or not shown.hands_on or isinstance(problem.calibration, list)
+    kept = len(problem.blocks) > 1 or not shown.hands_on or isinstance(problem.calibration, list | tuple)
     stream = Stream(problem, problem.calibration, shown) if kept else _Alone(problem)
     reference = stream.fork() if full_precision_targets or not quantized_inputs else None
     for block, groups in zip(problem.blocks, grouped, strict=True):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from qbench.errors import AssetError
 from qbench.tasks.language import LanguageTask
+from qbench.tasks.streamed_model import StreamedModel, StreamedTask, load_streamed
 from qbench.tasks.torchvision_ops import declare_missing_operators
 
 if TYPE_CHECKING:
@@ -29,11 +30,19 @@ def load_pretrained(spec: PretrainedLM, seed: int, device: str) -> LanguageTask:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place, pins = spec.place()
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    streamed: StreamedModel | None = None
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            place, dtype=getattr(torch, spec.dtype), use_safetensors=True, trust_remote_code=False, **pins
-        )
+        if spec.device_map == "streamed":
+            streamed = load_streamed(place, pins, spec.label(), dtype, device)
+            model: Any = streamed.frame
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                place, dtype=dtype, use_safetensors=True, trust_remote_code=False, **pins
+            )
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **pins)
+    except AssetError:
+        raise
     except Exception as error:  # transformers, safetensors and tokenizers each raise kinds of their own
         reason = str(error).split("\n")[0]
         raise AssetError(f"{spec.label()}: no model can be loaded from {place}: {reason}") from error
@@ -45,4 +54,7 @@ def load_pretrained(spec: PretrainedLM, seed: int, device: str) -> LanguageTask:
             f"{spec.label()}: the tokenizer in {place} has {len(tokenizer)} tokens, the embedding {rows}: "
             "they do not belong together"
         )
-    return LanguageTask(model, cast("PreTrainedTokenizerFast", tokenizer), spec.text, spec, seed, device)
+    fast = cast("PreTrainedTokenizerFast", tokenizer)
+    if streamed is not None:
+        return StreamedTask(streamed, fast, spec.text, spec, seed, device)
+    return LanguageTask(model, fast, spec.text, spec, seed, device)
