@@ -327,6 +327,7 @@ MODELS = Registry(
         "torchvision": "qbench.tasks.torchvision_classifier:TorchvisionClassifier",
         "vit-mnist": "qbench.tasks.image_classifier:ZooClassifier",
         "causal_lm": "qbench.tasks.causal_lm:CausalLM",
+        "smollm2-135m": "qbench.tasks.packaged:PackagedLM",
         "valley_a": "qbench.geometry.valley:ValleyCase",
         "valley_b": "qbench.geometry.valley:ValleyCase",
         "valley_c": "qbench.geometry.valley:ValleyCase",

@@ -48,6 +48,10 @@ class Spec(BaseModel):
         """Return why this, as a model, cannot be quantized by a method with its options; None where it can."""
         return None
 
+    def refuses_quantizer(self, quantizer: Spec, bits: int) -> str | None:
+        """Return why this, as a model, cannot take a quantizer's grid of so many bits; None where it can."""
+        return None
+
     def label(self) -> str:
         """Return the name with every option that is not at its default, such as ``gptq[act_order=false]``."""
         options = self.changed_options()

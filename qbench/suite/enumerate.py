@@ -214,6 +214,9 @@ def _impossible(cell: Cell) -> str | None:
         if reason is None and cell.quantizer is not None and cell.bits is not None:
             asked = cell.quantizer
             reason = cell.quantizer.refuses(cell.bits) or procedure.refuses_grid(cell.quantizer) or _of_inputs(cell)
+            if reason is None:
+                asked = cell.model
+                reason = cell.model.refuses_quantizer(cell.quantizer, cell.bits)
     except Exception as error:  # a plugin's own answer; the other cells have theirs
         said = " ".join(str(error).split())[:200]
         return f"{asked.name} or {procedure.name} cannot say whether it fits: {type(error).__name__}: {said}"
