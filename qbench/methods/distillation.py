@@ -42,7 +42,10 @@ def distilled_loss(problem: Problem, share: float) -> Callable[[nn.Module, Tenso
             f"distillation is {share:g}, but the task has no predict(model, batch) that returns logits and targets "
             "(allowed here: distillation: 0)"
         )
-    teacher = copy.deepcopy(problem.model).eval().requires_grad_(requires_grad=False)
+    # A sharded model cannot be copied: its copy was made before.
+    teacher = problem.sharding.teacher if problem.sharding is not None else copy.deepcopy(problem.model)
+    assert teacher is not None
+    teacher.eval().requires_grad_(requires_grad=False)
 
     def loss(model: nn.Module, batch: Tensor) -> Tensor:
         logits, targets = predict(model, batch)

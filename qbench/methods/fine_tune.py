@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from qbench.methods.training_options import WeightTraining
 
@@ -44,6 +44,8 @@ class FineTuning(WeightTraining):
     The loop, the data and their order are those of quantization-aware training. What a quantized model gains in
     training beyond this is recovery; up to this it is what any training of these weights on these data gives.
     """
+
+    shared_among_ranks: ClassVar[bool] = True
 
     def train(self, problem: Problem, weights: Sequence[LatentWeight] | None = None) -> FullPrecisionTraining:
         """Train the target layers of the problem's model, which keeps the trained weights.

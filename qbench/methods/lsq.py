@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -43,13 +43,15 @@ class LearnedStepSize(QuantizationAwareTraining):
     positive, and have a rate, as those of weights. Dynamic ranges are not learned.
     """
 
+    shared_among_ranks: ClassVar[bool] = True
+
     init: Literal["grid", "lsq"] = "grid"
     gradient_scale: Literal["layer", "step"] = "layer"
     step_size_learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     def refuses_grid(self, quantizer: Spec) -> str | None:
         """Return why step sizes cannot be learned on a grid; see `Spec.refuses_grid`."""
-        return learns_no_scales(self, quantizer)
+        return learns_no_scales(self, quantizer) or super().refuses_grid(quantizer)
 
     def solve(self, problem: Problem) -> Solution:
         """Return the nearest codes of the trained latent weights on the learned grid; see `Method.solve`."""

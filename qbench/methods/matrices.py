@@ -23,7 +23,7 @@ def is_matrix_layer(module: nn.Module) -> bool:
     # nn.MultiheadAttention hands the weight of this one to a function, and never calls the layer.
     if isinstance(module, NonDynamicallyQuantizableLinear):
         return False
-    return isinstance(module, nn.Linear | nn.Conv2d) or _is_transposed(module)
+    return isinstance(module, nn.Linear | nn.Conv2d) or is_transposed(module)
 
 
 def to_matrix(module: nn.Module, weight: Tensor) -> Tensor:
@@ -41,12 +41,12 @@ def to_matrix(module: nn.Module, weight: Tensor) -> Tensor:
     Tensor of shape (rows, columns)
         Rows are output features or channels; a convolution's columns are ``in_channels / groups * height * width``.
     """
-    return weight.T if _is_transposed(module) else weight.flatten(1)
+    return weight.T if is_transposed(module) else weight.flatten(1)
 
 
 def from_matrix(module: nn.Module, matrix: Tensor) -> Tensor:
     """Return what `to_matrix` was given: a weight in the layer's own shape."""
-    if _is_transposed(module):
+    if is_transposed(module):
         return matrix.T
     if isinstance(module, nn.Conv2d):
         return matrix.view(module.out_channels, module.in_channels // module.groups, *module.kernel_size)
@@ -116,10 +116,13 @@ def positions(module: nn.Module, output: Tensor) -> Tensor:
     return output.reshape(-1, output.shape[-1])
 
 
-def _is_transposed(module: nn.Module) -> bool:
+def is_transposed(module: nn.Module) -> bool:
+    """Return whether a layer keeps the transpose of its matrix, as transformers' ``Conv1D`` does, and a part of one."""
     # By name: a model that holds one has brought transformers along, and nobody else needs to.
     kind = type(module)
-    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
+    if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
+        return True
+    return getattr(module, "transposed", False) is True
 
 
 def moments(columns: Tensor, others: Tensor) -> Tensor:

@@ -56,6 +56,13 @@ class StraightThroughWeight(QuantizedWeight):
                 "(allowed here: scale: frozen)"
             )
 
+        if self._dynamic and layer.share is not None and layer.grid.scale_format.shared_bits:
+            count = layer.share.sharding.count
+            raise CellError(
+                f"layer {layer.name!r} has a scale of the whole weight above its scales, which scale: dynamic cannot "
+                f"choose where ranks: {count} shares the rows out (allowed here: scale: frozen)"
+            )
+
     def grid(self) -> BlockGrid:
         """Return the grid that the last weight written lies on."""
         return self._grid

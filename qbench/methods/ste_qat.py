@@ -30,6 +30,8 @@ class StraightThroughQAT(QuantizationAwareTraining):
         "qbench.quantizers.layout",
     )
 
+    shared_among_ranks: ClassVar[bool] = True
+
     scale: Literal["frozen", "dynamic"] = "frozen"
     gradient: Literal["identity", "masked"] = "identity"
 
@@ -37,7 +39,10 @@ class StraightThroughQAT(QuantizationAwareTraining):
         """Return why a grid cannot be chosen again in training, where it is to be; see `Spec.refuses_grid`."""
         if self.scale == "dynamic" and getattr(quantizer, "sees_inputs", False):
             return f"scale: dynamic chooses the grid from the weights alone, and {quantizer.name} needs inputs too"
-        return None
+        kind = getattr(getattr(quantizer, "granularity", None), "kind", None)
+        if self.scale == "dynamic" and self.ranks > 1 and kind == "per_tensor":
+            return f"scale: dynamic chooses a scale from the whole weight, and ranks: {self.ranks} shares its rows out"
+        return super().refuses_grid(quantizer)
 
     def solve(self, problem: Problem) -> Solution:
         """Return the nearest codes of the trained latent weights; see `Method.solve`."""

@@ -65,7 +65,10 @@ class Training:
         self.watched_seconds = 0.0
         self._unread: list[Tensor] = []
         self._norms = batch_norms(problem.model)
+        self._sharding = problem.sharding
         problem.model.requires_grad_(requires_grad=False).train()
+        if self._sharding is not None:
+            self._sharding.begin(problem.model)
         for norm in self._norms.values() if options.bn_training == "freeze" else []:
             norm.eval()
         for weight in weights:
@@ -124,7 +127,7 @@ class Training:
         for weight in self._weights:
             weight.take_gradient()
         if options.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._trained, options.clip_norm, foreach=True)
+            self._clip(options.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
         for weight in self._weights:
@@ -140,7 +143,8 @@ class Training:
     def _backward(self, batch: Any) -> Tensor:
         """Return the loss of a batch, whose gradient is in the model's weights then."""
         model, options = self._problem.model, self._options
-        parts = parts_of(batch, options.accumulation)
+        own = batch if self._sharding is None else self._sharding.share_of(batch)
+        parts = parts_of(own, options.accumulation)
         losses = []
         for part in parts:
             with autocast(options, self._device):
@@ -150,11 +154,20 @@ class Training:
             if len(parts) > 1:
                 loss = loss / len(parts)  # equal parts: the mean of their means is that of the batch
             loss.backward()
+            if self._sharding is not None:
+                self._sharding.hand_over_gradients()
             losses.append(loss.detach())
             if len(parts) > 1:
                 for weight in self._weights:
                     weight.gather_gradient()
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        whole = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        return whole if self._sharding is None else self._sharding.total(whole) / self._sharding.count
+
+    def _clip(self, longest: float) -> None:
+        if self._sharding is None:
+            nn.utils.clip_grad_norm_(self._trained, longest, foreach=True)
+        else:
+            self._sharding.clip(self._trained, longest)
 
     def snapshot(self) -> Snapshot:
         """Return all that the rest of the training depends on, after a step."""

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from qbench.methods.base import Deployment
+from qbench.spec import Spec
 
 
 class WeightTraining(Deployment):
@@ -46,7 +47,10 @@ class WeightTraining(Deployment):
         ``8bit``: AdamW keeps its moments in 8 bits with a scale for each 256 numbers (Dettmers et al., 2022,
         arXiv:2110.02861); those of tensors below 4096 numbers stay in float32.
     ranks : int
-        Processes that share one training; the step is that of one process.
+        Processes that share one training (fully sharded data parallelism): one a GPU, or as many on a CPU. Each has its
+        rows of every matrix, with their latent weights and the optimizer's moments, and its part of each step's batch;
+        `batch_size` is the whole step, and must be a multiple of ranks times `accumulation`. Sums are in another order
+        than in one process.
 
     Notes
     -----
@@ -64,9 +68,13 @@ class WeightTraining(Deployment):
         "qbench.methods.matrices",
         "qbench.methods.oscillation",
         "qbench.methods.qat_options",
+        "qbench.methods.sharding",
         "qbench.methods.training",
         "qbench.methods.training_steps",
     )
+
+    shared_among_ranks: ClassVar[bool] = False
+    """Whether several processes can share the training: a subclass says so whose every step is one of rows."""
 
     steps: Annotated[int, Field(ge=1)] = 80
     batch_size: Annotated[int, Field(ge=1)] = 8
@@ -97,6 +105,28 @@ class WeightTraining(Deployment):
                 "(allowed: a divisor of batch_size)"
             )
         return self
+
+    @model_validator(mode="after")
+    def _ranks_have_equal_shares(self) -> Self:
+        if self.ranks > 1 and not self.shared_among_ranks:
+            raise ValueError(f"ranks {self.ranks}: {self.name} is trained by one process (allowed: 1)")
+        if self.ranks > 1 and self.batch_size % (self.ranks * self.accumulation):
+            times = f" times accumulation {self.accumulation}" if self.accumulation > 1 else ""
+            raise ValueError(
+                f"ranks {self.ranks}{times} cuts no batch of {self.batch_size} into equal parts "
+                "(allowed: a divisor of batch_size)"
+            )
+        return self
+
+    def refuses_grid(self, quantizer: Spec) -> str | None:
+        """Return why the ranks cannot share a grid or the quantizer's inputs; see `Spec.refuses_grid`."""
+        if self.ranks == 1:
+            return None
+        if getattr(quantizer, "activations", None) is not None:
+            return f"ranks: {self.ranks} trains weights alone, and {quantizer.label()} quantizes inputs too"
+        if getattr(getattr(quantizer, "granularity", None), "kind", None) == "per_block":
+            return f"ranks: {self.ranks} shares out rows, and tiles of {quantizer.label()} reach over several"
+        return None
 
     @model_validator(mode="after")
     def _eight_bits_are_those_of_adamw(self) -> Self:

@@ -80,6 +80,11 @@ class BlockGrid:
         table = None if self.table is None else self.table.clone()
         return replace(self, scale=self.scale.clone(), zero_point=self.zero_point.clone(), table=table)
 
+    def to(self, device: torch.device) -> BlockGrid:
+        """Return the same grid on a device."""
+        table = None if self.table is None else self.table.to(device)
+        return replace(self, scale=self.scale.to(device), zero_point=self.zero_point.to(device), table=table)
+
     def on_matrix(self, matrix: Tensor) -> tuple[Tensor, Snapping]:
         """Return the scale of each weight of a matrix, as `by_column` does, and its levels."""
         rows, columns = matrix.shape[-2:]
