@@ -22,9 +22,11 @@ from qbench.errors import QBenchError
 from qbench.reference.docstrings import about, about_fields
 from qbench.reference.notation import DEFINITIONS, WRITTEN, Json, written_default
 from qbench.spec import Spec
+from qbench.suite import hub_model
 from qbench.suite.bounds import MAX_BITS, MAX_SEEDS, MIN_BITS
 from qbench.suite.limits import MAX_ENTRIES, MAX_EXCLUSIONS, MAX_NAME
 from qbench.suite.schema import Block, Exclusion, Suite, When
+from qbench.suite.xref import Xref
 from qbench.tasks.image_folder import ImageFolder
 from qbench.tasks.image_repository import ImageRepository
 from qbench.tasks.image_source import ImageSource
@@ -39,6 +41,8 @@ AXES = {"models": "model", "quantizers": "quantizer", "methods": "method", "prob
 _DEFINED = "qbench.definition"
 _BITS: Json = {"type": "integer", "minimum": MIN_BITS, "maximum": MAX_BITS}
 _SEED: Json = {"type": "integer", "minimum": 0}
+_HUB_MODEL: Json = {"$ref": "#/definitions/hub_model"}
+_HUB_NAME: Json = {"type": "string", "pattern": f"^{hub_model.PREFIX}."}
 _NUMBER_OF_SEEDS: Json = {"type": "integer", "minimum": 1, "maximum": MAX_SEEDS}
 
 
@@ -54,7 +58,7 @@ def suite_schema(*, built_in: bool = False) -> Json:
     definitions: Json = dict(DEFINITIONS)
     for kind, names in known.items():
         definitions |= _entries(kind, names)
-    for part in (Block, When, Exclusion, Suite):
+    for part in (Block, When, Exclusion, Xref, Suite):
         definitions |= _schema_of(part)
     top = definitions.pop("Suite")
     _write_when(definitions["When"])
@@ -120,7 +124,18 @@ def _entries(kind: str, known: Mapping[str, type[Spec]]) -> Json:
         "else": {"anyOf": [_names(alone), unknown]},
     }
     definitions[f"known_{kind}"] = closed
+    if (full := definitions.get(f"model.{hub_model.FULL_NAME}")) is not None:
+        definitions["hub_model"] = _hub_model(full)
+        choices.append({"if": {"properties": {"name": _HUB_NAME}, "required": ["name"]}, "then": _HUB_MODEL})
+        closed["else"] = {"anyOf": [closed["else"], _HUB_NAME]}
+        closed["then"] = {"properties": {"name": {"anyOf": [_names(known), _HUB_NAME]}}}
     return definitions
+
+
+def _hub_model(full: Json) -> Json:
+    """Return the options of a model that is named by its short name, from those of the model it stands for."""
+    options = {key: value for key, value in full["properties"].items() if key not in hub_model.SAID_BY_NAME}
+    return {**full, "properties": {**options, "name": _HUB_NAME}}
 
 
 def _names(known: Mapping[str, type[Spec]]) -> Json:
@@ -213,6 +228,7 @@ def _write_top(top: Json) -> None:
     keys["name"]["maxLength"] = MAX_NAME
     keys["plugins"] |= {"uniqueItems": True, "maxItems": MAX_ENTRIES}
     keys["exclude"]["maxItems"] = MAX_EXCLUSIONS
+    keys["xref"]["maxItems"] = MAX_ENTRIES
     keys["metrics"]["uniqueItems"] = True
     block = {"$ref": "#/definitions/Block"}
     blocks = {"type": "array", "items": block, "minItems": 1, "maxItems": MAX_ENTRIES}

@@ -10,12 +10,13 @@ from pydantic import ValidationError
 from qbench.errors import QBenchError, UnknownNameError
 from qbench.registry import Registry
 from qbench.spec import Spec
+from qbench.suite import hub_model
 from qbench.suite.limits import MAX_LABEL
 from qbench.suite.paths import resolve_inside
 from qbench.suite.problems import explain, problems, shown
 from qbench.suite.source import Source, YamlPath
 
-_PATH_KEYS = ("path", "folder")
+_PATH_KEYS = ("path", "folder", "parquet", "evaluation_parquet", "lm_eval_folder")
 
 
 def resolve_entry(given: Any, registry: Registry, source: Source | None, *, has_paths: bool = False) -> Spec:
@@ -30,7 +31,8 @@ def resolve_entry(given: Any, registry: Registry, source: Source | None, *, has_
     source : Source, optional
         The suite file: its presets are known, and its folder bounds the paths.
     has_paths : bool
-        Whether options called ``path`` or ``folder`` are paths in the suite's folder.
+        Whether options called ``path``, ``folder``, ``parquet``, ``evaluation_parquet`` or ``lm_eval_folder`` are paths
+        in the suite's folder.
 
     Raises
     ------
@@ -48,6 +50,8 @@ def resolve_entry(given: Any, registry: Registry, source: Source | None, *, has_
     at_name: YamlPath = ("name",) if isinstance(given, dict) else ()
     if not isinstance(options["name"], str):
         raise problems([(f"given {shown(options['name'])} (allowed: text)", at_name)])
+    if has_paths:
+        options = hub_model.written_out(options, source.file.parent if source else None, at_name)
     try:
         spec_class = registry.get(options["name"])
     except QBenchError as error:
