@@ -123,10 +123,23 @@ def _output_power(matrix: Tensor, hessian: Tensor) -> float:
 
 def weight_sqnr_db(problem: Problem, originals: dict[str, Tensor]) -> float:
     """Return ``10 log10(sum w^2 / sum (w - w_q)^2)`` over all quantized weights, in decibels."""
-    signal = sum(float(original.double().square().sum()) for original in originals.values())
-    noise = sum(
-        float((originals[layer.name].double() - layer.matrix().double()).square().sum()) for layer in problem.layers
-    )
+    return sqnr_db(weight_powers(problem, originals))
+
+
+def weight_powers(problem: Problem, originals: dict[str, Tensor]) -> list[tuple[float, float]]:
+    """Return ``sum w^2`` and ``sum (w - w_q)^2`` of each layer."""
+    return [
+        (
+            float(originals[layer.name].double().square().sum()),
+            float((originals[layer.name].double() - layer.matrix().double()).square().sum()),
+        )
+        for layer in problem.layers
+    ]
+
+
+def sqnr_db(powers: Sequence[tuple[float, float]]) -> float:
+    """Return the signal-to-noise ratio of layers together, in decibels, of what `weight_powers` gives."""
+    signal, noise = (sum(part) for part in zip(*powers, strict=True))
     return 10 * math.log10(signal / noise) if noise else math.inf
 
 
@@ -140,10 +153,15 @@ def effective_bits(solution: Solution, left_alone: Sequence[Tensor] = ()) -> flo
     left_alone : sequence of Tensor
         Weights of first and last layers that the quantizer leaves in floating point: they count as they are.
     """
-    stored = sum(found.grid.stored_bits(*found.codes.shape) for found in solution.layers.values())
+    stored, numel = stored_bits(solution)
     stored += sum(8 * weight.element_size() * weight.numel() for weight in left_alone)
-    numel = sum(found.codes.numel() for found in solution.layers.values()) + sum(one.numel() for one in left_alone)
-    return stored / numel
+    return stored / (numel + sum(one.numel() for one in left_alone))
+
+
+def stored_bits(solution: Solution) -> tuple[int, int]:
+    """Return the bits that quantized layers take, and the weights that they have."""
+    stored = sum(found.grid.stored_bits(*found.codes.shape) for found in solution.layers.values())
+    return stored, sum(found.codes.numel() for found in solution.layers.values())
 
 
 def grids(problem: Problem) -> str:

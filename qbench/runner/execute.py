@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import random
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +31,8 @@ from qbench.methods.layer_inputs import (
 from qbench.methods.problem import Problem, Solution
 from qbench.methods.training_options import WeightTraining
 from qbench.quant.block_grid import BlockGrid
-from qbench.runner import evidence, machine, probing
+from qbench.runner import evidence, machine, probing, ranks
+from qbench.runner.checkpoints import CheckpointFile, Clock, fingerprint
 from qbench.runner.handed_over import HandedWatch
 from qbench.runner.identity import PlannedCell
 from qbench.runner.session import Session
@@ -41,10 +40,16 @@ from qbench.runner.targets import GridPlace, left_alone, make_problem, no_grid
 from qbench.store.record import Cost, DocumentLosses, Record
 from qbench.suite.cell import Cell
 from qbench.tasks import evaluation_fence
+from qbench.tasks.evaluation import Evaluation
 
 
 def execute(
-    planned: PlannedCell, suite: str, session: Session, weights_path: Path, points: Mapping[str, Path] | None = None
+    planned: PlannedCell,
+    suite: str,
+    session: Session,
+    weights_path: Path,
+    points: Mapping[str, Path] | None = None,
+    checkpoints: CheckpointFile | None = None,
 ) -> Record:
     """Run one cell and return its record; an error becomes a record too.
 
@@ -60,6 +65,8 @@ def execute(
         Where the packed weights go.
     points : mapping of str to Path, optional
         Where those are that a probe reads, by the label of the method.
+    checkpoints : CheckpointFile, optional
+        What a training of the whole model goes on from, and leaves on the way.
 
     Raises
     ------
@@ -76,15 +83,18 @@ def execute(
         environment=machine.describe(session.device),
     )
     machine.reset_peak_memory(session.device)
+    clock = Clock(checkpoints, fingerprint(planned.cell_id, record.environment))
     try:
-        if planned.cell.is_fp:
+        if planned.cell.is_streamed:
+            _measure_streamed(planned.cell, session, record, weights_path)
+        elif planned.cell.is_fp:
             _measure_fp(planned.cell, session, record)
         elif planned.cell.is_control:
-            _measure_control(planned.cell, session, record)
+            _measure_control(planned.cell, session, record, clock)
         elif planned.cell.is_probe:
             _measure_probe(planned.cell, session, record, points or {})
         else:
-            _measure_quantized(planned.cell, session, record, weights_path)
+            _measure_quantized(planned.cell, session, record, weights_path, clock)
     except UnwritableError:
         raise
     except DivergedError as error:
@@ -95,7 +105,7 @@ def execute(
         shortage = machine.memory_shortage(error)
         record.status, record.reason = "failed", shortage or f"{type(error).__name__}: {error}".split("\n")[0]
         record.facts["traceback"] = traceback.format_exc()
-    record.cost.peak_memory_bytes = machine.peak_memory(session.device)
+    record.cost.peak_memory_bytes = max(machine.peak_memory(session.device), ranks.most_memory(record.facts))
     record.ended = _now()
     return record
 
@@ -109,19 +119,36 @@ def _measure_fp(cell: Cell, session: Session, record: Record) -> None:
     _evaluate(task, task.model, cell, record)
 
 
-def _measure_control(cell: Cell, session: Session, record: Record) -> None:
+def _measure_streamed(cell: Cell, session: Session, record: Record, weights_path: Path) -> None:
+    # Here, so that other cells do not come by it: it is in the keys of these alone.
+    from qbench.runner import streamed
+
+    if not cell.is_fp and (cell.procedure is None or not getattr(cell.procedure, "block_by_block", False)):
+        raise CellError(f"{cell.axes()['method']} needs the whole model in memory (device_map: streamed has one block)")
+    task = session.task(cell)
+    if cell.is_fp:
+        found = streamed.measure_full_precision(cell, task, record, weights_path.parent)
+    else:
+        found = streamed.measure_quantized(cell, task, record, weights_path)
+    _put_evaluation(found, record)
+
+
+def _measure_control(cell: Cell, session: Session, record: Record, clock: Clock) -> None:
     assert isinstance(cell.method, FineTuning)
     task = session.task(cell)
     model = copy.deepcopy(session.model(cell))
-    problem = make_problem(task, model, cell, lambda place: no_grid())
+    problem = replace(make_problem(task, model, cell, lambda place: no_grid()), checkpoints=clock.checkpoints)
     record.facts = task.facts() | {"trained_layers": len(problem.layers)} | _batch_norm_facts(cell, session)
-    _seed(problem.seed_of("method"))
+    machine.seed_everything(problem.seed_of("method"))
     machine.warm_up(session.device)
-    started = time.monotonic()
+    clock.start()
     with evaluation_fence.around(task):
-        found = cell.method.train(problem)
+        found, shared = ranks.train(cell, session.device, problem)
+    record.facts |= clock.facts() if shared is None else shared.facts()
     record.cost = Cost(
-        method_seconds=time.monotonic() - started, train_tokens=found.train_tokens, train_steps=found.train_steps
+        method_seconds=clock.seconds() if shared is None else shared.seconds,
+        train_tokens=found.train_tokens,
+        train_steps=found.train_steps,
     )
     record.traces = found.traces
     model.eval()
@@ -138,7 +165,7 @@ def _measure_probe(cell: Cell, session: Session, record: Record, points: Mapping
     record.facts = task.facts() | {"grid": evidence.grids(problem)}
     if (plugins := evidence.plugins_of(cell)) is not None:
         record.facts["plugins"] = plugins
-    _seed(problem.seed_of("method"))
+    machine.seed_everything(problem.seed_of("method"))
     machine.warm_up(session.device)
     started = time.monotonic()
     found = probing.measure(cell, task, problem, points, session.memory)
@@ -147,7 +174,7 @@ def _measure_probe(cell: Cell, session: Session, record: Record, points: Mapping
     probing.require_finite(found)
 
 
-def _measure_quantized(cell: Cell, session: Session, record: Record, weights_path: Path) -> None:
+def _measure_quantized(cell: Cell, session: Session, record: Record, weights_path: Path, clock: Clock) -> None:
     assert isinstance(cell.method, Method)
     task = session.task(cell)
 
@@ -159,7 +186,8 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     problem = make_problem(task, copy.deepcopy(full_precision), cell, grid_of)
     own = make_problem(task, copy.deepcopy(full_precision), cell, grid_of) if cell.trajectory else problem
     watch = probing.trajectory(cell, task, own, problem, session.memory)
-    problem = replace(problem, watch=None if watch is None else HandedWatch(watch))
+    handed = None if watch is None else HandedWatch(watch)
+    problem = replace(problem, watch=handed, checkpoints=clock.checkpoints)
     originals = {layer.name: layer.matrix().clone() for layer in problem.layers}
     hessians = session.hessians(cell)
     record.facts = task.facts() | _batch_norm_facts(cell, session)
@@ -174,12 +202,13 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     if (inputs := describe_inputs(problem)) is not None:
         record.facts["activations"] = inputs
 
-    _seed(problem.seed_of("method"))
+    machine.seed_everything(problem.seed_of("method"))
     machine.warm_up(session.device)
-    started = time.monotonic()
+    clock.start()
     with evaluation_fence.around(task):
-        solution = cell.method.solve(problem)
-    seconds = time.monotonic() - started - (0.0 if watch is None else watch.seconds)
+        solution, shared = ranks.solve(cell, session.device, problem)
+    record.facts |= clock.facts() if shared is None else shared.facts()
+    seconds = clock.seconds() - (0.0 if watch is None else watch.seconds) if shared is None else shared.seconds
     if not isinstance(solution, Solution):
         raise CellError(f"the method returned {type(solution).__name__} (allowed: a Solution)")
     record.cost = Cost(
@@ -261,17 +290,14 @@ def _batch_norm_facts(cell: Cell, session: Session) -> dict[str, str | int]:
     return found if folding is None else found | {"folded_batch_norms": len(folding.norms)}
 
 
-def _seed(seed: int) -> None:
-    """Seed every generator of the process that a method may draw from."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
 def _evaluate(task: Any, model: nn.Module, cell: Cell, record: Record) -> None:
     started = time.monotonic()
     found = task.evaluate(model, cell.metrics)
     record.cost.evaluation_seconds = time.monotonic() - started
+    _put_evaluation(found, record)
+
+
+def _put_evaluation(found: Evaluation, record: Record) -> None:
     record.metrics |= found.metrics
     record.documents = [DocumentLosses(document=d, tokens=n, loss_sum=s) for d, n, s in found.documents]
     if not all(math.isfinite(row.loss_sum) for row in record.documents):

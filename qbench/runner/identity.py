@@ -41,6 +41,7 @@ RUNNER_SOURCES = (
     "qbench.runner.evidence",
     "qbench.runner.execute",
     "qbench.runner.handed_over",
+    "qbench.runner.machine:seed_everything",
     "qbench.runner.machine:settle",
     "qbench.runner.packed_file:with_metadata",
     "qbench.runner.session",
@@ -55,6 +56,16 @@ PROBE_SOURCES = ("qbench.geometry.base", "qbench.geometry.scene", "qbench.runner
 
 TRAJECTORY_SOURCES = ("qbench.geometry.scene", "qbench.geometry.trajectory", "qbench.runner.probing")
 """What the cells with a trajectory go through beside that."""
+
+STREAMED_SOURCES = (
+    "qbench.runner.hidden_states",
+    "qbench.runner.packed_writer",
+    "qbench.runner.streamed",
+    "qbench.runner.streamed_block",
+    "qbench.runner.streamed_calls",
+    "qbench.runner.streamed_evaluation",
+)
+"""What the cells of models go through, beside that, of which one block at a time is in memory."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,8 @@ def identify(cell: Cell) -> PlannedCell:
     if cell.trajectory:
         key["trajectory"] = cell.trajectory
         sources += TRAJECTORY_SOURCES
+    if cell.is_streamed:
+        sources += STREAMED_SOURCES
     key["runner"] = {name: source_sha256(name) for name in sorted(set(sources))}
     if cell.quantizer is not None:
         key |= {"quantizer": _describe(cell.quantizer), "bits": cell.bits}

@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import platform
+import random
 import resource
 import sys
 from functools import cache
@@ -14,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import qbench
@@ -46,6 +48,13 @@ def settle(threads: int) -> None:
     torch.set_grad_enabled(True)
     torch.set_default_dtype(torch.float32)
     torch.set_default_device(None)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator of the process that a method may draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -95,20 +96,44 @@ class Session:
         if self._grids[0] != key:
             self._grids = (key, {})
         if layer.name not in self._grids[1]:
-            importance = self._importance(cell, layer) if cell.quantizer.sees_inputs else None
-            with evaluation_fence.around(self._task):
-                grid = choose_grid(layer.weight, cell.quantizer, layer.bits, importance)
-                if not self._grids[1]:
-                    # Asked twice once: a rule that draws at random shows it on any layer.
-                    again = choose_grid(layer.weight, cell.quantizer, layer.bits, importance)
-                    require_same(grid, again, cell.quantizer)
-            self._grids[1][layer.name] = grid
+            importance = importance_of(self.hessians(cell), layer) if cell.quantizer.sees_inputs else None
+            first = not self._grids[1]
+            self._grids[1][layer.name] = lay_grid(self._task, cell.quantizer, layer, importance, twice=first)
         return self._grids[1][layer.name]
 
-    def _importance(self, cell: Cell, layer: GridPlace) -> Tensor:
-        """Return ``E[x_j^2]`` of a layer's inputs, of shape (1 or rows, columns)."""
-        squares = self.hessians(cell)[layer.name].diagonal(dim1=1, dim2=2)
-        return squares.repeat_interleave(len(layer.weight) // len(squares), dim=0) if len(squares) > 1 else squares
+
+def lay_grid(task: Any, quantizer: Quantizer, layer: GridPlace, importance: Tensor | None, *, twice: bool) -> BlockGrid:
+    """Return the grid of a layer.
+
+    Parameters
+    ----------
+    task : Task
+        Its evaluation data are kept from the quantizer.
+    quantizer : Quantizer
+        The range rule.
+    layer : GridPlace
+        The layer.
+    importance : Tensor or None
+        Of `importance_of`, for a quantizer that sees inputs.
+    twice : bool
+        Whether the rule is asked twice: one that draws at random shows it on any layer.
+
+    Raises
+    ------
+    CellError
+        The quantizer gives no sound grid, or another one when it is asked again.
+    """
+    with evaluation_fence.around(task):
+        grid = choose_grid(layer.weight, quantizer, layer.bits, importance)
+        if twice:
+            require_same(grid, choose_grid(layer.weight, quantizer, layer.bits, importance), quantizer)
+    return grid
+
+
+def importance_of(hessians: Mapping[str, Tensor], layer: GridPlace) -> Tensor:
+    """Return ``E[x_j^2]`` of a layer's inputs, of shape (1 or rows, columns)."""
+    squares = hessians[layer.name].diagonal(dim1=1, dim2=2)
+    return squares.repeat_interleave(len(layer.weight) // len(squares), dim=0) if len(squares) > 1 else squares
 
 
 def _folds(cell: Cell) -> bool:

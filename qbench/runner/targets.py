@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -58,17 +59,8 @@ def make_problem(task: Any, model: nn.Module, cell: Cell, grid_of: Callable[[Gri
     CellError
         The blocks hold no layer that can be quantized, or a layer's grid cannot be laid.
     """
-    bits = _bits_by_layer(task, model, cell)
-    activations = _activations_by_layer(list(bits), cell)
-    blocks = []
-    for block, layers in _matrix_layers(task, model):
-        targets = tuple(
-            _target(name, module, bits[name], activations[name], cell, grid_of)
-            for name, module in layers
-            if bits[name] is not None
-        )
-        if targets:
-            blocks.append(Block(block, targets))
+    found = (Block(block, targets) for block, targets in _targets(task, model, cell, grid_of))
+    blocks = [block for block in found if block.layers]
     if not blocks:
         modules = dict(model.named_modules())
         kinds = sorted({type(module).__name__ for name, _ in task.blocks() for module in modules[name].modules()})
@@ -86,6 +78,32 @@ def make_problem(task: Any, model: nn.Module, cell: Cell, grid_of: Callable[[Gri
     )
 
 
+def block_layers(
+    task: Any, model: nn.Module, cell: Cell, index: int, grid_of: Callable[[GridPlace], BlockGrid]
+) -> tuple[TargetLayer, ...]:
+    """Return the target layers of one block, as `make_problem` has them: none where all of its layers are left alone.
+
+    Parameters
+    ----------
+    task : Task
+        Loaded; tells the blocks.
+    model : nn.Module
+        The weights of this block are there; those of others need not be.
+    cell : Cell
+        Its quantizer tells what becomes of the first and the last layer.
+    index : int
+        The block's place.
+    grid_of : callable
+        The grid of a layer.
+
+    Raises
+    ------
+    CellError
+        A layer's grid cannot be laid.
+    """
+    return next(targets for _, targets in islice(_targets(task, model, cell, grid_of, index), index, None))
+
+
 def left_alone(task: Any, model: nn.Module, cell: Cell) -> list[Tensor]:
     """Return the weights of layers that the quantizer leaves in floating point as the first or the last."""
     bits = _bits_by_layer(task, model, cell)
@@ -97,6 +115,24 @@ def no_grid() -> BlockGrid:
     """Return what stands for the grid of a layer that is not to be quantized."""
     levels: Any = None
     return BlockGrid(levels, torch.ones(1, 1), torch.zeros(1, 1), 1)
+
+
+def _targets(
+    task: Any, model: nn.Module, cell: Cell, grid_of: Callable[[GridPlace], BlockGrid], only: int | None = None
+) -> Iterator[tuple[nn.Module, tuple[TargetLayer, ...]]]:
+    """Yield each block with its target layers; those of one block alone where it is asked for."""
+    bits = _bits_by_layer(task, model, cell)
+    activations = _activations_by_layer(list(bits), cell)
+    for index, (block, layers) in enumerate(_matrix_layers(task, model)):
+        wanted = only is None or index == only
+        yield (
+            block,
+            tuple(
+                _target(name, module, bits[name], activations[name], cell, grid_of)
+                for name, module in layers
+                if wanted and bits[name] is not None
+            ),
+        )
 
 
 def _matrix_layers(task: Any, model: nn.Module) -> Iterator[tuple[nn.Module, list[tuple[str, nn.Module]]]]:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from qbench.tasks.image_task import ImageTask
     from qbench.tasks.language import LanguageTask
 
+_BLOCK_BY_BLOCK = "rtn, gptq"
+
 
 class ModelSpec(Spec):
     """Base of the language models and image classifiers.
@@ -57,12 +59,38 @@ class ModelSpec(Spec):
         """Return whether the model has batch norms, as far as is known before it is loaded."""
         return True
 
+    def is_streamed(self) -> bool:
+        """Return whether one decoder block at a time is in memory, as ``device_map: streamed`` says."""
+        return getattr(self, "device_map", "whole") == "streamed"
+
+    def measures(self) -> tuple[str, ...]:
+        """Return the metrics that it can measure with its options: a streamed model gives no more than the loss."""
+        return ("loss",) if self.is_streamed() else self.metrics
+
     def refuses_method(self, method: Spec) -> str | None:
-        """Return why a method that does something about batch norm cannot be used on a model known to have none."""
+        """Return why a method cannot be used on the model.
+
+        It does something about batch norm, and the model is known to have none; or it needs the whole model, of which
+        one block at a time is in memory.
+        """
+        if self.is_streamed() and not getattr(method, "block_by_block", False):
+            return (
+                f"{method.name} needs the whole model in memory (allowed for device_map: streamed: {_BLOCK_BY_BLOCK})"
+            )
         bn: Any = getattr(method, "bn", "keep")
         if bn == "keep" or self.has_batch_norm():
             return None
         return f"{self.label()} has no batch norm: there is nothing to {bn}"
+
+    def refuses_quantizer(self, quantizer: Spec, bits: int) -> str | None:
+        """Return why a quantizer cannot be used: static ranges of inputs are found in the whole model."""
+        asked = getattr(quantizer, "activations", None)
+        if not self.is_streamed() or asked is None or asked.scale == "dynamic":
+            return None
+        return (
+            "static ranges of inputs are found with the whole model in memory (allowed for device_map: streamed: "
+            "activations with scale: dynamic)"
+        )
 
     def fingerprint(self, seed: int) -> dict[str, str]:
         """Return hashes of everything that is read: weights and data.
