@@ -26,13 +26,22 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 JobsOption = Annotated[
     int | None, typer.Option(min=1, help="Processes  [default: one a core, or one on a GPU]", show_default=False)
 ]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Do stored cells again.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Do stored cells again, from their beginning.")]
 TimeoutOption = Annotated[
     str | None,
     typer.Option(
         "--timeout", help="What a cell may take, such as 90, 10m or 2h  [default: no limit]", show_default=False
     ),
 ]
+
+CheckpointOption = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint-every", min=0, help="Seconds from one checkpoint of a training to the next; 0 is never."
+    ),
+]
+CHECKPOINT_SECONDS = 300.0
+"""How often a training leaves a checkpoint, unless it is told otherwise."""
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -53,6 +62,8 @@ class Way:
         Threads of each process; by default the cores shared out evenly.
     environment : mapping of str to str
         What the environment of the processes gets besides.
+    checkpoint_seconds : float
+        How much time goes by from one checkpoint of a training to the next; 0 is never.
     """
 
     device: str = "auto"
@@ -60,6 +71,7 @@ class Way:
     timeout: float | None = None
     threads: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
 
 def seconds_of(text: str | None) -> float | None:
@@ -119,9 +131,18 @@ def execute(todo: Plan, suite: str, folder: RunFolder, way: Way, console: Consol
         from qbench.runner.machine import resolve_device
 
         resolve_device(way.device)  # before processes are started for nothing
-    offline = not any(one.cell.model.needs_hub() for one in todo.todo)  # type: ignore[attr-defined]
+    offline = not any(one.cell.needs_hub() for one in todo.todo)
     jobs = way.jobs or (1 if on_gpu(way.device) else max(1, cores() // (way.threads or 1)))
-    executor = LocalExecutor(jobs, way.device, offline, way.timeout, way.threads, way.environment)
+    executor = LocalExecutor(
+        jobs,
+        way.device,
+        offline,
+        way.timeout,
+        way.threads,
+        way.environment,
+        folder.checkpoint_path,
+        way.checkpoint_seconds,
+    )
     progress = Progress(todo.todo, Durations.of(todo.held), jobs)
     with (View if console.is_terminal else Log)(progress, console) as shown:
         try:

@@ -24,11 +24,12 @@ def run(
     device: executing.DeviceOption = "auto",
     jobs: executing.JobsOption = None,
     timeout: executing.TimeoutOption = None,
+    checkpoint_every: executing.CheckpointOption = executing.CHECKPOINT_SECONDS,
     out: options.OutOption = None,
     fresh: executing.FreshOption = False,
     json: options.JsonOption = False,
 ) -> None:
-    """Run a suite: what is stored already is not run again; a run that was stopped goes on where it was.
+    """Run a suite: what is stored already is not run again; a run that was stopped goes on where it was, a training too.
 
     Prints the leaderboard, what its cells say of the claims, and the comparison with the baseline.
 
@@ -45,7 +46,7 @@ def run(
     from qbench.suite.enumerate import axes_of, measured_labels, places, probe_places
 
     check_device(device)
-    way = executing.Way(device, jobs, executing.seconds_of(timeout))
+    way = executing.Way(device, jobs, executing.seconds_of(timeout), checkpoint_seconds=checkpoint_every)
     loaded, cells = select(suite, seeds, only, shard)
     folder = RunFolder(options.run_path(loaded.name, out))
     console = options.console()
@@ -60,7 +61,7 @@ def run(
             f"{len(todo.skipped)} skipped by the suite",
         )
         records = executing.execute(todo, loaded.name, folder, way, console)
-    board = leaderboard(records.values(), places(cells))
+    board = leaderboard(records.values(), places(cells), loaded.xref)
     labels = measured_labels(cells)
     held = records.values()
     whole = comparing.whole(loaded, only, seeds, shard)

@@ -84,7 +84,14 @@ def _problems(path: Path, suite: str, known: set[str] | None) -> Iterator[Findin
         file, reason = next(iter(scan.corrupt.items()))
         said = f"{path}: {len(scan.corrupt)} files are no records, such as {file.name} ({reason:.120})"
         yield Finding("warning", "runs", said, f"{again} makes their cells again")
-    half = [file for place in ("records", "weights") for file in (path / place).glob(".*.tmp")]
+    left = RunFolder(path).checkpoints()
+    lost = [] if known is None else [cell_id for cell_id in left if cell_id not in known]
+    if lost:
+        size = sum(RunFolder(path).checkpoint_path(cell_id).stat().st_size for cell_id in lost)
+        names = some([f"{cell_id[:12]}.." for cell_id in lost], 2)
+        said = f"{path}: {len(lost)} checkpoints of cells that the suite has no more ({names}; {size / 1e6:.1f} MB)"
+        yield Finding("warning", "runs", said, f"remove them from {path / 'checkpoints'}")
+    half = [file for place in ("records", "weights", "checkpoints") for file in (path / place).glob(".*.tmp")]
     if half:
         said = f"{path}: {len(half)} half-written files of a run that was killed"
         yield Finding("warning", "runs", said, f"{again} clears them away")

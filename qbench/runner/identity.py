@@ -30,6 +30,7 @@ RUNNER_SOURCES = (
     "qbench.methods.base",
     "qbench.methods.batch_norm",
     "qbench.methods.block_calls",
+    "qbench.methods.checkpoints",
     "qbench.methods.matrices",
     "qbench.methods.problem",
     "qbench.methods.sequential",

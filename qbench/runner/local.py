@@ -38,6 +38,10 @@ class LocalExecutor:
         Threads of each process, where they are not to be the cores shared out evenly.
     environment : mapping of str to str
         What the processes' environment gets besides.
+    checkpoint_path : callable or None
+        Where the checkpoint of a cell id goes; None where trainings leave none.
+    checkpoint_seconds : float
+        How much time goes by from one checkpoint to the next; 0 is never.
     """
 
     jobs: int
@@ -46,6 +50,8 @@ class LocalExecutor:
     timeout: float | None = None
     threads_each: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    checkpoint_path: Callable[[str], Path] | None = None
+    checkpoint_seconds: float = 0.0
 
     @property
     def threads(self) -> int:
@@ -62,8 +68,8 @@ class LocalExecutor:
         """Execute cells and yield each record as soon as it is there, in the order in which cells end.
 
         A process that dies, or that takes longer than it may, costs no other cell anything. A cell whose process died
-        (where memory ran out, say) is tried once more while nothing else runs; where its process dies again, its record
-        says so. A cell that takes too long is not tried again.
+        (where memory ran out, say) is tried once more while nothing else runs, and a training goes on from its last
+        checkpoint; where its process dies again, its record says so. A cell that takes too long is not tried again.
 
         Parameters
         ----------
@@ -107,7 +113,7 @@ class LocalExecutor:
                     except Exception as error:  # a class that a plugin makes inside a function, say
                         yield _told(planned, suite, "failed", worker.in_words(error))
                         continue
-                    crew.give(planned, (packed, plugins, suite, path, points))
+                    crew.give(planned, (packed, plugins, suite, path, points, self._checkpoint(planned)))
                 if not crew.cells:
                     break
                 for planned, ending, said in crew.listen():
@@ -118,6 +124,11 @@ class LocalExecutor:
             crew.part()
         finally:
             crew.kill()  # an interrupted run must not wait for the cells in flight
+
+    def _checkpoint(self, planned: PlannedCell) -> tuple[Path, float] | None:
+        if self.checkpoint_path is None:
+            return None
+        return self.checkpoint_path(planned.cell_id), self.checkpoint_seconds
 
     def _record(self, planned: PlannedCell, suite: str, ending: Ending, said: str) -> Record:
         if ending == "unwritable":

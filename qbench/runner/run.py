@@ -31,6 +31,8 @@ class Plan:
         Files that are no records; their cells are in `todo`.
     held : list of Record
         All records in the folder, those of other cells and of earlier versions too: they tell how long cells take.
+    fresh : bool
+        Whether trainings begin again that have left a checkpoint.
     """
 
     todo: list[PlannedCell]
@@ -38,6 +40,7 @@ class Plan:
     skipped: list[Cell]
     corrupt: dict[Path, str] = field(default_factory=dict)
     held: list[Record] = field(default_factory=list)
+    fresh: bool = False
 
 
 def plan(cells: Sequence[Cell], folder: RunFolder, *, fresh: bool = False) -> Plan:
@@ -51,7 +54,7 @@ def plan(cells: Sequence[Cell], folder: RunFolder, *, fresh: bool = False) -> Pl
         Where records are. A cell whose record says it failed, or whose weights are not those it tells of, is to be
         done again.
     fresh : bool
-        Do every cell again.
+        Do every cell again, and from its beginning.
 
     Raises
     ------
@@ -70,7 +73,7 @@ def plan(cells: Sequence[Cell], folder: RunFolder, *, fresh: bool = False) -> Pl
     # A worker keeps the last model it loaded and the last grid it laid.
     todo.sort(key=lambda one: (not one.cell.is_fp, first[one.cell.model, one.cell.seed]))
     skipped = [cell for cell in cells if cell.skip is not None]
-    return Plan(todo, stored, skipped, scan.corrupt, list(scan.records.values()))
+    return Plan(todo, stored, skipped, scan.corrupt, list(scan.records.values()), fresh)
 
 
 def _complete(record: Record, planned: PlannedCell, folder: RunFolder) -> bool:
@@ -124,9 +127,13 @@ def run(
 
     def keep(record: Record) -> None:
         folder.write(record)
+        if record.status in ("ok", "diverged"):  # otherwise it can go on from there once the reason is mended
+            folder.checkpoint_path(record.cell_id).unlink(missing_ok=True)
         records[record.cell_id] = record
         done(record)
 
+    for one in todo.todo if todo.fresh else []:
+        folder.checkpoint_path(one.cell_id).unlink(missing_ok=True)
     coming = {one.cell_id for one in todo.todo}
     fp = {(one.cell.model, one.cell.seed): one.cell_id for one in todo.todo if one.cell.is_fp}
     queue, held = deque(todo.todo), list[PlannedCell]()

@@ -91,7 +91,12 @@ def start(device: str, threads: int) -> None:
 
 
 def work(
-    packed: bytes, plugins: tuple[Plugin, ...], suite: str, weights_path: Path, points: Mapping[str, Path] | None = None
+    packed: bytes,
+    plugins: tuple[Plugin, ...],
+    suite: str,
+    weights_path: Path,
+    points: Mapping[str, Path] | None = None,
+    checkpoint: tuple[Path, float] | None = None,
 ) -> Record:
     """Execute a cell in this process, which `start` has prepared.
 
@@ -107,6 +112,8 @@ def work(
         Where the packed weights go.
     points : mapping of str to Path, optional
         Where those are that a probe reads, by the label of the method.
+    checkpoint : tuple of (Path, float), optional
+        Where a training leaves its checkpoint, and after how many seconds each time.
 
     Raises
     ------
@@ -116,6 +123,7 @@ def work(
         The weights cannot be written.
     """
     from qbench.runner import machine
+    from qbench.runner.checkpoints import CheckpointFile
     from qbench.runner.execute import execute
 
     assert _session is not None
@@ -124,7 +132,8 @@ def work(
     machine.settle(_threads)  # before every cell: a plugin must not cost the next one its settings
     planned = ForkingPickler.loads(packed)
     try:
-        record = execute(planned, suite, _session, weights_path, points)
+        checkpoints = None if checkpoint is None else CheckpointFile(*checkpoint)
+        record = execute(planned, suite, _session, weights_path, points, checkpoints)
         if (record.reason or "").startswith(machine.OUT_OF_MEMORY):
             # The next cell must not pay for what this one and those before it have left in memory.
             _open_session(_session.device, _threads)

@@ -33,6 +33,8 @@ class Scan:
 class RunFolder:
     """``records/<cell_id>.json`` and ``weights/<cell_id>.safetensors`` under one path.
 
+    While a training is not done, its last checkpoint is ``checkpoints/<cell_id>.safetensors``.
+
     Reading needs no lock: a file is wholly written or not there.
 
     Parameters
@@ -51,6 +53,14 @@ class RunFolder:
     def weights_path(self, cell_id: str) -> Path:
         """Return where the quantized weights of a cell are, or would be."""
         return self.path / "weights" / f"{cell_id}.safetensors"
+
+    def checkpoint_path(self, cell_id: str) -> Path:
+        """Return where a training that is not done leaves its checkpoint, or would leave it."""
+        return self.path / "checkpoints" / f"{cell_id}.safetensors"
+
+    def checkpoints(self) -> list[str]:
+        """Return the ids of the cells that have a checkpoint, in order."""
+        return sorted(path.stem for path in (self.path / "checkpoints").glob("[!.]*.safetensors"))
 
     def read(self, cell_id: str) -> Record | None:
         """Return the record of a cell, or None when there is none.
@@ -118,7 +128,8 @@ class RunFolder:
             for place in ("records", "weights"):
                 require_writable(self.path / place)
             # Only what `atomic` leaves, only where it writes: the folder may hold files of the user's own.
-            for place, pattern in (("records", ".*.json.*.tmp"), ("weights", ".*.safetensors.*.tmp")):
+            tensors = ".*.safetensors.*.tmp"
+            for place, pattern in (("records", ".*.json.*.tmp"), ("weights", tensors), ("checkpoints", tensors)):
                 for leftover in (self.path / place).glob(pattern):
                     leftover.unlink(missing_ok=True)
             yield
