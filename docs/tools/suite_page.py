@@ -20,6 +20,7 @@ _WORDS = {
     "ImageSource": "a name, `{folder: PATH, ...}` or `{repo: NAME, revision: COMMIT, ...}`, see [images](#images)",
     "When": "mapping, see [`when`](#exclude)",
     "Exclusion": "mapping, see [exclude](#exclude)",
+    "Xref": "mapping, see [xref](#xref)",
     "Block": "mapping, see [matrix](#matrix)",
     **{kind: kind for kind in ("model", "quantizer", "method", "probe")},
 }
@@ -35,7 +36,7 @@ def render(schema: Json) -> dict[str, str]:
     """Return each generated part of the page by its name."""
     definitions: Json = schema["definitions"]
     parts = {"top": _table(schema)}
-    for part in ("Block", "Exclusion", "When", "Activations"):
+    for part in ("Block", "Exclusion", "When", "Xref", "Activations"):
         parts[part.lower()] = _table(definitions[part])
     parts["texts"] = _variants(definitions, "TextFolder", "TextRepository")
     parts["images"] = _variants(definitions, "ImageFolder", "ImageRepository")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qbench.store.archive import Archive
     from qbench.suite.cell import Cell
     from qbench.suite.schema import Suite
+    from qbench.suite.xref import Xref
 
 
 def read_runs(
@@ -105,7 +106,7 @@ def _read(name: str, out: Path | None, seeds: int | None, only: str | None, comp
     suite, cells = select(name, seeds, only)
     published = published_path(suite.name)
     if out is None and not options.run_path(suite.name, None).exists() and published.exists():
-        run = _chosen(_published(read_archive(published), published), cells)
+        run = replace(_chosen(_published(read_archive(published), published), cells), xref=suite.xref)
         typer.echo(_told(run, suite, published, name), err=True)
     else:
         found = records.current(suite, cells, out)
@@ -116,6 +117,7 @@ def _read(name: str, out: Path | None, seeds: int | None, only: str | None, comp
             probe_places(cells),
             origin=str(options.run_path(suite.name, out)),
             command=f"qbench run --suite {name}",
+            xref=suite.xref,
         )
     whole = comparing.whole(suite, only, seeds)
     return _compared(run, name, whole) if compared else run
@@ -131,7 +133,18 @@ def _published(archive: Archive, path: Path) -> Run:
         archive.probes,
         origin=str(path),
         command=f"qbench run --suite {archive.suite}",
+        xref=_xref_of(archive.suite),
     )
+
+
+def _xref_of(suite: str) -> Sequence[Xref]:
+    """Return the published numbers that a shipped suite of this name has; an archive holds none."""
+    from qbench.suite.load import load_suite
+
+    try:
+        return load_suite(suite).xref
+    except QBenchError:  # no suite of that name is known here, or not in this form
+        return ()
 
 
 def _chosen(run: Run, cells: Sequence[Cell]) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qbench.claims.statistics import COVERAGE, RESAMPLES
 from qbench.report.batch_norm import Recalibration, explain, recalibrations
@@ -13,12 +13,16 @@ from qbench.report.entries import Axes, Entry, Places, find_rounding, is_roundin
 from qbench.report.landscape_sheet import Sheet
 from qbench.report.landscapes import landscape_sheets
 from qbench.report.notes import Note, NoteBook
+from qbench.report.published import Published, beside_published
 from qbench.report.summary import summarise
 from qbench.store.environment import shared_environment
 from qbench.store.floats import spell
 from qbench.store.newest import newest
 from qbench.store.record import Record
 from qbench.suite.cell import FP, cell_label
+
+if TYPE_CHECKING:
+    from qbench.suite.xref import Xref
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ class Leaderboard:
         Records that are older than another of the same cell, or of no expected cell.
     landscapes : tuple of Sheet
         Tables about models whose loss is a landscape, which are shown in place of their groups.
+    published : tuple of Published
+        What others have published of its cells.
     """
 
     suite: str
@@ -111,6 +117,7 @@ class Leaderboard:
     interval: str
     left_out: int
     landscapes: tuple[Sheet, ...] = ()
+    published: tuple[Published, ...] = ()
 
     @property
     def of_networks(self) -> Leaderboard:
@@ -125,7 +132,9 @@ class Leaderboard:
         return data
 
 
-def leaderboard(records: Iterable[Record], expected: Sequence[Axes] | None = None) -> Leaderboard:
+def leaderboard(
+    records: Iterable[Record], expected: Sequence[Axes] | None = None, xref: Sequence[Xref] = ()
+) -> Leaderboard:
     """Return the leaderboard of records.
 
     Parameters
@@ -135,6 +144,8 @@ def leaderboard(records: Iterable[Record], expected: Sequence[Axes] | None = Non
     expected : sequence of mapping, optional
         `Cell.axes` of every cell the suite names, in its order; a skipped cell has its reason under ``skip``. By
         default the cells that have records, round-to-nearest first and QAT last: then none can be missing.
+    xref : sequence of Xref
+        What others have published of the cells.
     """
     given = list(records)
     everything = [record for record in given if not record.is_probe]
@@ -167,6 +178,7 @@ def leaderboard(records: Iterable[Record], expected: Sequence[Axes] | None = Non
         interval=_interval_method(groups),
         left_out=len(everything) - len(known),
         landscapes=landscapes,
+        published=beside_published(known.values(), xref),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from qbench.report.landscape_sheet import meanings
 from qbench.report.layout import Table, chance, counts, footnotes, legend, tables
 from qbench.report.leaderboard import Group, Leaderboard
+from qbench.report.published_table import TITLE, published_notes, published_table
 from qbench.report.side_by_side import side_by_side
 
 _FACTS = (
@@ -75,6 +76,9 @@ def outline(board: Leaderboard) -> list[Section]:
         Section(group.title, tuple(_facts(group)), tuple(table for table in tables(group) if table.rows))
         for group in networks.groups
     ]
+    if board.published:
+        said = tuple(published_notes(board.published))
+        sections.append(Section(TITLE.capitalize(), said, (published_table(board.published),)))
     meaning = meanings(board.landscapes)
     if networks.groups or not board.landscapes:
         meaning += [*legend(networks), f"interval: {board.interval}."]

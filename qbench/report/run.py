@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qbench.claims.base import Judgement
     from qbench.store.comparison import Comparison
     from qbench.store.record import Record
+    from qbench.suite.xref import Xref
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Run:
         Why there is no comparison, in one line; empty where there is one.
     damaged : sequence of str
         Files that were left aside, since they are no records; their cells are not among these.
+    xref : sequence of Xref
+        What others have published of its cells.
     """
 
     name: str
@@ -53,11 +56,12 @@ class Run:
     comparison: Comparison | None = field(default=None, compare=False)
     uncompared: str = ""
     damaged: Sequence[str] = ()
+    xref: Sequence[Xref] = ()
 
     @cached_property
     def board(self) -> Leaderboard:
         """The leaderboard."""
-        return leaderboard(self.records, list(self.places) or None)
+        return leaderboard(self.records, list(self.places) or None, self.xref)
 
     @cached_property
     def judgements(self) -> list[Judgement]:

@@ -9,6 +9,7 @@ from qbench.report.fitting import WIDTH, fit, wrap
 from qbench.report.landscape_sheet import Sheet, meanings
 from qbench.report.layout import Table, chance, counts, footnotes, identified, legend, tables
 from qbench.report.leaderboard import Group, Leaderboard
+from qbench.report.published_table import TITLE, published_notes, published_table
 from qbench.report.short_names import explained, shorten
 from qbench.report.side_by_side import side_by_side
 
@@ -33,6 +34,10 @@ def render_text(board: Leaderboard, width: int = WIDTH) -> str:
     for model, beside in side_by_side(networks):
         blocks = [fit(table, _align(table), width) for table in beside]
         parts += ["\n".join([wrap(f"== {model}: quantizers side by side ==", width), blocks[0]]), *blocks[1:]]
+    if board.published:
+        beside = published_table(board.published)
+        lines = [f"== {TITLE} ==", fit(beside, _align(beside), width)]
+        parts.append("\n".join([*lines, *(wrap(note, width) for note in published_notes(board.published))]))
     shown = networks.groups or not board.landscapes
     meaning = [*explained(names), *legend(networks, levels=False), f"interval: {board.interval}."] if shown else []
     for lines in (meaning, footnotes(board), board.summary):

@@ -12,10 +12,11 @@ from qbench.suite.controls import control_place, controls_of
 from qbench.suite.exclude import exclusion_reasons
 from qbench.suite.limits import MAX_CALL, MAX_CELLS, MAX_POINTS, count_cells
 from qbench.suite.match import Place, cell_names, known_names, matches
-from qbench.suite.metrics import measured_by
+from qbench.suite.metrics import asked_of
 from qbench.suite.points import with_points
 from qbench.suite.problems import shown
 from qbench.suite.schema import Block, Suite
+from qbench.suite.xref import check_xref
 
 _AXES = ("model", "quantizer", "bits", "method", "seed")
 
@@ -40,13 +41,15 @@ def enumerate_cells(suite: Suite, seeds: int | None = None) -> list[Cell]:
     Raises
     ------
     SuiteError
-        Two blocks give the same cell, an exclusion means no cell, or there are more cells than a suite can have.
+        Two blocks give the same cell, an exclusion or a published number means no cell, or there are more cells than a
+        suite can have.
     QBenchError
         `seeds` is not a number of seeds.
     """
     _check_size(suite, seeds)
     cells = _all_cells(suite, seeds)
     _check_points(suite, cells.values())
+    check_xref(suite, cells.values())
     reasons = exclusion_reasons(suite, cells, seeds_replaced=seeds is not None)
     ordered = [
         replace(cells[place], skip=reasons.get(place) or _impossible(cells[place]))
@@ -156,8 +159,7 @@ def _all_cells(suite: Suite, seeds: int | None) -> dict[Place, Cell]:
 
 def _block_cells(block: Block, asked: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[Cell]:
     for model in block.models:
-        measured = measured_by(model)
-        metrics = tuple(metric for metric in asked if metric in measured)
+        metrics = asked_of(model, asked)
         for seed in seeds:
             yield Cell(model, None, None, None, seed, metrics)
             for method in block.methods:

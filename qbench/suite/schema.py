@@ -26,9 +26,10 @@ from qbench.spec import Spec
 from qbench.suite.bounds import parse_bits, parse_seed, parse_seeds
 from qbench.suite.entry import resolve_entry
 from qbench.suite.limits import MAX_ENTRIES, MAX_EXCLUSIONS, MAX_NAME
-from qbench.suite.metrics import Metric, all_measured, check_measured
+from qbench.suite.metrics import Metric, check_measured, measured_by_default
 from qbench.suite.problems import problems, shown
 from qbench.suite.source import Source, YamlPath, show_path
+from qbench.suite.xref import Xref
 
 
 def _as_list(value: Any) -> Any:
@@ -182,8 +183,12 @@ class Suite(_Part):
     exclude : tuple of Exclusion
         Cells that are left out, and why.
     metrics : tuple of str
-        What is measured: ``loss``; of language models ``bits_per_byte`` and ``next_sentence``; of image classifiers
-        ``accuracy``. A cell measures those that its model can. All that the suite's models can when left out.
+        What is measured: ``loss``; of language models ``bits_per_byte``, ``next_sentence``, ``word_perplexity``,
+        ``byte_perplexity`` and any task of lm-eval as ``lm_eval:TASK``; of image classifiers ``accuracy``. A cell
+        measures those that its model can. When left out: of ``loss``, ``bits_per_byte``, ``next_sentence`` and
+        ``accuracy`` all that the suite's models can.
+    xref : tuple of Xref
+        Numbers that others have published of its cells, which a run is shown beside.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -193,8 +198,9 @@ class Suite(_Part):
     matrix: Annotated[tuple[Block, ...], _NOT_EMPTY, _ONE_OR_MORE, _FEW]
     exclude: Annotated[tuple[Exclusion, ...], _at_most(MAX_EXCLUSIONS)] = ()
     metrics: Annotated[tuple[Metric, ...], _NOT_EMPTY, _DISTINCT, _FEW] = Field(
-        default_factory=lambda data: all_measured(_models_of(data))
+        default_factory=lambda data: measured_by_default(_models_of(data))
     )
+    xref: Annotated[tuple[Xref, ...], _FEW] = ()
 
     _source: Source | None = PrivateAttr(default=None)
     _plugin_names: tuple[registry.Registered, ...] = PrivateAttr(default=())

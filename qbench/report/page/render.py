@@ -22,6 +22,7 @@ from qbench.report.page.packing import chunks, pack, pack_json
 from qbench.report.page.place import Place, by_row, places_of
 from qbench.report.page.templating import environment
 from qbench.report.page.verdict_table import Verdicts, verdicts
+from qbench.report.published_table import published_notes, published_table
 from qbench.report.run import Run
 
 
@@ -111,6 +112,8 @@ def render_page(runs: Sequence[Run], *, title: str | None = None) -> str:
             told=answer.told,
             map_rows=answer.map_rows,
             numeric=_numeric,
+            published_table=published_table,
+            published_notes=published_notes,
             claims_legend=CLAIMS_LEGEND,
             comparison_headers=COMPARISON_HEADERS,
             policy=assets.policy(script),
