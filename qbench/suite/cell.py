@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qbench.spec import Spec
@@ -70,6 +71,12 @@ class Cell:
     def is_streamed(self) -> bool:
         """Whether one decoder block of the model at a time is in memory."""
         return getattr(self.model, "device_map", "whole") == "streamed"
+
+    def needs_hub(self) -> bool:
+        """Return whether the model, its data or a metric comes from a repository."""
+        needs: Callable[[], bool] = getattr(self.model, "needs_hub", bool)
+        of_metric: Callable[[str], bool] = getattr(self.model, "metric_needs_hub", lambda metric: False)
+        return needs() or any(of_metric(metric) for metric in self.metrics)
 
     def axes(self) -> dict[str, str | int | None]:
         """Return what the cell is called on each axis; equal axes mean the same place in the leaderboard."""

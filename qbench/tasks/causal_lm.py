@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from qbench import atomic
 from qbench.errors import AssetError
-from qbench.tasks import tokenizer, zoo
+from qbench.tasks import lm_eval_files, lm_eval_tasks, tokenizer, zoo
 from qbench.tasks.model_spec import ModelSpec
 from qbench.tasks.text import Commit, TextField, ThreeTexts
 
@@ -41,11 +41,19 @@ class LanguageModelSpec(ModelSpec):
     calibration_windows : int
         Windows drawn at random from the calibration split.
     evaluation_windows : int
-        Windows spread evenly over the evaluation split.
+        Windows spread evenly over the evaluation split; by the convention ``gptq`` the first blocks, as many.
+    convention : str
+        ``documents``: windows lie in one document each. ``gptq``: the evaluation text is joined, encoded at once with
+        the tokenizer's special tokens, and cut into blocks, as papers since GPTQ measure perplexity.
     passages : int
-        Evaluation passages for bits per byte.
+        Evaluation passages for bits per byte; documents for the perplexities a word and a byte.
     choices : int
         Four-way next-sentence questions.
+    lm_eval_folder : Path or None
+        A folder of YAML files that define tasks for lm-eval on data files in it; inside the suite's folder. A metric
+        ``lm_eval:NAME`` is a task of the folder, or else one of lm-eval's own, whose data come from the hub.
+    lm_eval_limit : int or None
+        Questions of each such task, from its first; all when left out.
     """
 
     sources: ClassVar[tuple[str, ...]] = tuple(
@@ -56,8 +64,12 @@ class LanguageModelSpec(ModelSpec):
             "harness",
             "harness_fence",
             "language",
+            "lazy_checkpoint",
             "llama",
+            "lm_eval_files",
+            "lm_eval_tasks",
             "pretrained",
+            "streamed_model",
             "text",
             "text_files",
             "text_sets",
@@ -69,13 +81,31 @@ class LanguageModelSpec(ModelSpec):
         )
     )
 
-    metrics: ClassVar[tuple[str, ...]] = ("loss", "bits_per_byte", "next_sentence")
+    metrics: ClassVar[tuple[str, ...]] = (
+        "loss",
+        "bits_per_byte",
+        "next_sentence",
+        "word_perplexity",
+        "byte_perplexity",
+        "lm_eval",
+    )
 
     window: Annotated[int, Field(ge=8)] = 128
     calibration_windows: Annotated[int, Field(ge=1)] = 128
     evaluation_windows: Annotated[int, Field(ge=1)] = 256
+    convention: Literal["documents", "gptq"] = "documents"
     passages: Annotated[int, Field(ge=1)] = 16
     choices: Annotated[int, Field(ge=1)] = 40
+    lm_eval_folder: Path | None = None
+    lm_eval_limit: Annotated[int, Field(ge=1)] | None = None
+
+    def metric_needs_hub(self, metric: str) -> bool:
+        """Return whether a metric reads a repository; see `qbench.tasks.lm_eval_tasks.needs_hub`."""
+        return lm_eval_tasks.needs_hub(metric, self.lm_eval_folder)
+
+    def tasks_fingerprint(self) -> dict[str, str]:
+        """Return the hashes of the files in `lm_eval_folder`."""
+        return {} if self.lm_eval_folder is None else lm_eval_files.folder_sha256(self.lm_eval_folder)
 
     def has_batch_norm(self) -> bool:
         """Return False: language models normalise over features, not over a batch."""
@@ -115,7 +145,7 @@ class ZooLM(LanguageModelSpec):
         """Return the hashes of the checkpoint, the architecture, the embedded tokenizer and the corpus."""
         weights = zoo.require_checkpoint(self.name, seed, self.phase)
         made = {"design": zoo.design_sha256(self.name), "tokenizer": tokenizer.SHA256}
-        return {"weights": weights, **made, **ThreeTexts().fingerprint()}
+        return {"weights": weights, **made, **ThreeTexts().fingerprint(), **self.tasks_fingerprint()}
 
 
 class PretrainedLM(LanguageModelSpec):
@@ -168,7 +198,7 @@ class PretrainedLM(LanguageModelSpec):
 
 
 class CausalLM(PretrainedLM):
-    """A transformers causal LM from a folder or a repository.
+    """A transformers causal LM from a repository or a folder; short: ``hf:ORG/REPO@COMMIT`` or ``hf:FOLDER``.
 
     Attributes
     ----------
@@ -216,8 +246,9 @@ class CausalLM(PretrainedLM):
 
     def fingerprint(self, seed: int) -> dict[str, str]:
         """Return the hashes of the folder's files (or the repository's commit) and of the text."""
+        data = {**self.text.fingerprint(), **self.tasks_fingerprint()}
         if self.path is None:
-            return {"weights": f"{self.repo}@{self.revision}", **self.text.fingerprint()}
+            return {"weights": f"{self.repo}@{self.revision}", **data}
         if not self.path.is_dir():
             raise AssetError(f"model folder {self.path} does not exist")
         # A tokenizer may be in tokenizer.json, or in vocab.txt, merges.txt or a sentencepiece .model.
@@ -225,4 +256,4 @@ class CausalLM(PretrainedLM):
         files = sorted(file for file in self.path.iterdir() if file.suffix in read)
         if not any(file.suffix == ".safetensors" for file in files):
             raise AssetError(f"model folder {self.path} holds no .safetensors file")
-        return {**{f"model/{file.name}": atomic.sha256_file(file) for file in files}, **self.text.fingerprint()}
+        return {**{f"model/{file.name}": atomic.sha256_file(file) for file in files}, **data}

@@ -1,4 +1,4 @@
-"""Metrics of lm-eval, on a model in memory and without a hub: bits per byte, and a next-sentence choice."""
+"""Metrics of lm-eval on a model in memory: bits per byte and its kin, a next-sentence choice, and lm-eval's tasks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from qbench.errors import CellError
 from qbench.seeds import derive_seed
 from qbench.tasks.corpus import Document
 from qbench.tasks.harness_fence import fenced
+from qbench.tasks.lm_eval_tasks import scores, task_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
 _PASSAGE_CHARS = 800
 _OPTIONS = 4
 _CONTEXT_SENTENCES = 3
-_BATCH = 32
 _TRIES = 20
 _SCORES = ("acc", "acc_norm", "acc_mutual_info")
+_ROLLING = ("word_perplexity", "byte_perplexity")
+_AGGREGATIONS = {"bits_per_byte": "bits_per_byte", **dict.fromkeys(_ROLLING, "weighted_perplexity")}
+_OURS = ("bits_per_byte", "next_sentence", *_ROLLING)
 
 
 class Harness:
-    """lm-eval with two tasks made from evaluation documents.
+    """lm-eval with tasks made from evaluation documents, and with tasks of its own.
 
     Parameters
     ----------
@@ -40,6 +43,8 @@ class Harness:
         How many passages and questions.
     max_length : int
         Tokens the model sees at once.
+    rows : int
+        Requests a batch.
     """
 
     def __init__(
@@ -48,28 +53,37 @@ class Harness:
         documents: Sequence[Document],
         spec: LanguageModelSpec,
         max_length: int,
+        rows: int = 32,
     ) -> None:
-        self._tokenizer, self._documents, self._spec, self._max_length = tokenizer, documents, spec, max_length
+        self._tokenizer, self._documents, self._spec = tokenizer, documents, spec
+        self._max_length, self._rows = max_length, rows
 
     def measure(self, model: nn.Module, metrics: tuple[str, ...]) -> dict[str, float]:
-        """Return lm-eval's numbers for those of ``bits_per_byte`` and ``next_sentence`` that are asked for.
+        """Return lm-eval's numbers for the metrics that are asked for; others are passed over.
 
         Returns
         -------
         dict of str to float
-            ``bits_per_byte/rolling<max_length>``, and ``next_sentence/`` with lm-eval's scores ``acc`` (likelihood),
-            ``acc_norm`` (likelihood a byte) and ``acc_mutual_info`` (likelihood over that without the context; it tells
-            most of a small model, since no option gains by being short or common). Chance is one in four.
+            ``bits_per_byte/rolling<max_length>`` of passages; ``word_perplexity/`` and ``byte_perplexity/`` of the same
+            convention, of whole documents; ``next_sentence/`` with lm-eval's scores ``acc`` (likelihood), ``acc_norm``
+            (likelihood a byte) and ``acc_mutual_info`` (likelihood over that without the context; it tells most of a
+            small model, since no option gains by being short or common), chance is one in four; and ``<task>/<score>``
+            of each ``lm_eval:<task>``.
         """
-        wanted = [name for name in ("bits_per_byte", "next_sentence") if name in metrics]
-        if not wanted:
+        ours = [name for name in _OURS if name in metrics]
+        named = task_names(metrics)
+        if not ours and not named:
             return {}
         if self._tokenizer.eos_token_id is None and self._tokenizer.bos_token_id is None:
+            wanted = [*ours, *(metric for metric in metrics if metric.removeprefix("lm_eval:") in named)]
             raise CellError(
                 "the tokenizer has neither a bos nor an eos token, and lm-eval begins each text with one: "
                 f"leave out {' and '.join(wanted)}"
             )
-        tasks = [self._task(name) for name in wanted]
+        tasks = [self._task(name) for name in ours if name not in _ROLLING]
+        if rolling := [name for name in _ROLLING if name in metrics]:
+            tasks.append(_rolling("documents", lambda: self._whole, rolling))
+        found: dict[str, float] = {}
         with fenced():
             # Not simple_evaluate: it asks git, pip and the compiler about this machine at every call, which takes
             # longer than many a measurement, and it reseeds the process.
@@ -80,16 +94,21 @@ class Harness:
             wrapped = HFLM(
                 pretrained=model,
                 tokenizer=self._tokenizer,
-                batch_size=_BATCH,
+                batch_size=self._rows,
                 max_length=self._max_length,
                 logits_cache=False,  # gives wrong likelihoods when two requests share tokens but split differently
                 softmax_dtype="float32",
             )
-            loaded = TaskManager(include_defaults=False).load(tasks)
-            results = evaluate(lm=wrapped, task_dict=loaded, bootstrap_iters=0, log_samples=False)["results"]
-        found: dict[str, float] = {}
+            if tasks:
+                loaded = TaskManager(include_defaults=False).load(tasks)
+                results = evaluate(lm=wrapped, task_dict=loaded, bootstrap_iters=0, log_samples=False)["results"]
+            if named:
+                found = scores(wrapped, named, self._spec.lm_eval_folder, self._spec.lm_eval_limit)
+        convention = f"rolling{self._max_length}"
         if "bits_per_byte" in metrics:
-            found[f"bits_per_byte/rolling{self._max_length}"] = float(results["bits_per_byte"]["bits_per_byte,none"])
+            found[f"bits_per_byte/{convention}"] = float(results["bits_per_byte"]["bits_per_byte,none"])
+        for name in rolling:
+            found[f"{name}/{convention}"] = float(results["documents"][f"{name},none"])
         if "next_sentence" in metrics:
             for score in _SCORES:
                 found[f"next_sentence/{score}"] = float(results["next_sentence"][f"{score},none"])
@@ -97,17 +116,7 @@ class Harness:
 
     def _task(self, name: str) -> dict[str, Any]:
         if name == "bits_per_byte":
-            return {
-                "task": name,
-                "custom_dataset": lambda **_: {"test": self._passages},
-                "output_type": "loglikelihood_rolling",
-                "num_fewshot": 0,
-                "test_split": "test",
-                "doc_to_text": "",
-                "doc_to_target": "{{text}}",
-                "metric_list": [{"metric": name, "aggregation": name, "higher_is_better": False}],
-                "metadata": {"version": 1.0},
-            }
+            return _rolling(name, lambda: self._passages, [name])
         return {
             "task": name,
             "custom_dataset": lambda **_: {"test": self._questions},
@@ -128,6 +137,14 @@ class Harness:
         return Dataset.from_list([{"text": text} for text in passages(self._documents, self._spec.passages)])
 
     @cached_property
+    def _whole(self) -> Any:
+        from datasets import Dataset
+
+        count = min(self._spec.passages, len(self._documents))
+        spread = [self._documents[index * len(self._documents) // count] for index in range(count)]
+        return Dataset.from_list([{"text": document.text} for document in spread])
+
+    @cached_property
     def _questions(self) -> Any:
         from datasets import Dataset
 
@@ -145,6 +162,23 @@ class Harness:
         if len(sentence.encode()) <= room:
             return True  # no token is shorter than a byte
         return len(self._tokenizer.encode(f" {sentence}", add_special_tokens=False)) <= room
+
+
+def _rolling(task: str, texts: Callable[[], Any], metrics: list[str]) -> dict[str, Any]:
+    """Return a task of lm-eval that predicts each token of texts once."""
+    return {
+        "task": task,
+        "custom_dataset": lambda **_: {"test": texts()},
+        "output_type": "loglikelihood_rolling",
+        "num_fewshot": 0,
+        "test_split": "test",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [
+            {"metric": name, "aggregation": _AGGREGATIONS[name], "higher_is_better": False} for name in metrics
+        ],
+        "metadata": {"version": 1.0},
+    }
 
 
 def passages(documents: Sequence[Document], count: int) -> list[str]:

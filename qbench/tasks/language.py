@@ -23,15 +23,16 @@ from qbench.tasks.harness import Harness
 from qbench.tasks.llama import load_llama
 from qbench.tasks.text import TextSource, ThreeTexts
 from qbench.tasks.tokens import encoded, kept_at
-from qbench.tasks.windows import Windows, cut, draw, spread, stream
+from qbench.tasks.windows import Windows, calibration_rows, cut, draw, evaluation_rows, first, spread, stream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from qbench.tasks.causal_lm import LanguageModelSpec, ZooLM
 
-_EVALUATION_BATCH = 32
-_CALIBRATION_BATCH = 16
+# Logits of more columns are not copied to leave out each row's last: the copy would be the largest tensor there is.
+_SMALL_VOCABULARY = 4096
+_NO_LABEL = -100
 
 
 class LanguageTask:
@@ -62,7 +63,9 @@ class LanguageTask:
         seed: int,
         device: str,
     ) -> None:
-        self.model = model.to(device).eval()
+        # The blocks of a streamed model have no weights yet, and the rest of it is where it belongs.
+        streamed = any(parameter.is_meta for parameter in model.parameters())
+        self.model = (model if streamed else model.to(device)).eval()
         self.tokenizer, self.text, self.spec, self.seed, self.device = tokenizer, text, spec, seed, device
         self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
 
@@ -85,18 +88,22 @@ class LanguageTask:
     def calibration(self) -> list[Tensor]:
         """Batches of windows drawn from the calibration split by the cell's seed."""
         windows = draw(self._windows("calibration"), self.spec.calibration_windows, self._seed_of("calibration"))
-        return [batch.to(self.device) for batch in windows.tokens.split(_CALIBRATION_BATCH)]
+        return [batch.to(self.device) for batch in windows.tokens.split(calibration_rows(self.spec.window))]
 
     @cached_property
     def evaluation(self) -> Windows:
-        """Windows spread evenly over the evaluation split; the same for all seeds."""
-        return spread(self._windows("evaluation"), self.spec.evaluation_windows)
+        """Windows of the evaluation split, the same for all seeds.
+
+        They are spread evenly over its documents; by the convention of GPTQ, the first blocks of the joined text.
+        """
+        count = self.spec.evaluation_windows
+        return first(self._blocks(), count) if self._is_joined else spread(self._windows("evaluation"), count)
 
     def evaluation_batches(self, limit: int | None = None) -> list[Tensor]:
         """Return the evaluation windows in batches for `loss`; at most `limit` of them, spread evenly over all."""
         announce("evaluation", self.spec.label())
         windows = self.evaluation if limit is None else spread(self.evaluation, limit)
-        return list(windows.tokens.to(self.device).split(_EVALUATION_BATCH))
+        return list(windows.tokens.to(self.device).split(evaluation_rows(self.spec.window, self.vocab_size)))
 
     def train_batches(self, batch_size: int, seed: int) -> Iterator[Tensor]:
         """Return training batches of shape (batch_size, window) for ever."""
@@ -137,23 +144,24 @@ class LanguageTask:
         model : nn.Module
             The model, with whatever weights it has now.
         metrics : tuple of str
-            Of ``loss``, ``bits_per_byte`` and ``next_sentence``; the loss is always measured.
+            Of ``loss`` and what `Harness.measure` knows; the loss is always measured.
         """
         windows = self.evaluation
         by_batch = [self._token_losses(model, batch).sum(dim=1) for batch in self.evaluation_batches()]
         by_window = torch.cat(by_batch).double().cpu()
         predicted = self.spec.window - 1
-        names = [f"{document.domain}/{document.name}" for document in self._evaluation_documents]
         rows = []
         for index in windows.document.unique().tolist():
             own = by_window[windows.document == index]
-            rows.append((names[index], len(own) * predicted, float(own.sum())))
+            rows.append((self._name_of(index), len(own) * predicted, float(own.sum())))
         loss = float(by_window.sum()) / (len(windows) * predicted)
+        convention = f"gptq{self.spec.window}" if self._is_joined else f"blocks{self.spec.window}"
         found = {
-            f"loss/blocks{self.spec.window}": loss,
-            f"perplexity/blocks{self.spec.window}": math.exp(loss) if loss < 700 else math.inf,
+            f"loss/{convention}": loss,
+            f"perplexity/{convention}": math.exp(loss) if loss < 700 else math.inf,
         }
-        found |= self._harness.measure(model, metrics)
+        if set(metrics) - {"loss"}:
+            found |= self._harness.measure(model, metrics)
         return Evaluation(found, rows)
 
     def facts(self) -> dict[str, Any]:
@@ -162,14 +170,25 @@ class LanguageTask:
             "chance_loss": math.log(self.vocab_size),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "calibration": f"{sum(map(len, self.calibration))} windows of {self.spec.window} tokens, calibration split",
-            "evaluation": f"{len(self.evaluation)} windows of {self.spec.window} tokens, "
-            f"{len(self.evaluation.document.unique())} documents, evaluation split",
+            "evaluation": self._evaluation_in_words(),
             **self.spec.facts(),
         }
 
+    def _evaluation_in_words(self) -> str:
+        count, window = len(self.evaluation), self.spec.window
+        if self._is_joined:
+            return f"the first {count} blocks of {window} tokens, joined evaluation split"
+        documents = len(self.evaluation.document.unique())
+        return f"{count} windows of {window} tokens, {documents} documents, evaluation split"
+
     def _token_losses(self, model: nn.Module, batch: Tensor) -> Tensor:
         """Return the loss of each predicted token, of shape (rows, window - 1)."""
-        return functional.cross_entropy(*self.predict(model, batch), reduction="none").view(len(batch), -1)
+        if self.vocab_size <= _SMALL_VOCABULARY:
+            return functional.cross_entropy(*self.predict(model, batch), reduction="none").view(len(batch), -1)
+        logits = model(input_ids=batch, use_cache=False).logits.flatten(0, 1).float()
+        labels = functional.pad(batch[:, 1:], (0, 1), value=_NO_LABEL).flatten()
+        losses = functional.cross_entropy(logits, labels, reduction="none", ignore_index=_NO_LABEL)
+        return losses.view(len(batch), -1)[:, :-1]
 
     def _seed_of(self, purpose: str) -> int:
         return derive_seed(purpose, self.spec.label(), self.seed)
@@ -178,11 +197,41 @@ class LanguageTask:
     def evaluation_files(self) -> tuple[Path, ...]:
         """Files that hold evaluation data and nothing else: a method has no business there."""
         tokens = kept_at(self._evaluation_documents, self._backend().to_str())
-        return (*self.text.evaluation_files(), tokens)
+        joined = (kept_at([self._joined], self._calling()),) if self._is_joined else ()
+        return (*self.text.evaluation_files(), tokens, *joined)
 
     @cached_property
     def _evaluation_documents(self) -> list[Document]:
         return self.text.documents("evaluation")
+
+    @property
+    def _is_joined(self) -> bool:
+        return self.spec.convention == "gptq"
+
+    @cached_property
+    def _joined(self) -> Document:
+        return Document("joined", "evaluation", self.text.joined())
+
+    def _blocks(self) -> Windows:
+        """Return the blocks of the joined evaluation text, as the evaluation of GPTQ cuts them.
+
+        The text is encoded at once by the tokenizer as it is called, with the tokens it puts before and behind.
+        """
+        (ids,) = encoded([self._joined], self._calling(), lambda texts: self.tokenizer(texts, verbose=False).input_ids)
+        most = self.text.most_blocks()
+        blocks = cut([ids if most is None else ids[: most * self.spec.window]], self.spec.window)
+        if not len(blocks):
+            raise AssetError(f"{self.spec.label()}: the joined evaluation text has less than {self.spec.window} tokens")
+        return Windows(blocks.tokens, torch.arange(len(blocks)))
+
+    def _calling(self) -> str:
+        return f"with special tokens\x1f{self._backend().to_str()}"
+
+    def _name_of(self, index: int) -> str:
+        if self._is_joined:
+            return f"joined/block {index}"
+        document = self._evaluation_documents[index]
+        return f"{document.domain}/{document.name}"
 
     def _windows(self, split: Split) -> Windows:
         windows = cut(self._encoded(split), self.spec.window)
@@ -214,7 +263,8 @@ class LanguageTask:
 
     @cached_property
     def _harness(self) -> Harness:
-        return Harness(self.tokenizer, self._evaluation_documents, self.spec, self.spec.window)
+        rows = evaluation_rows(self.spec.window, self.vocab_size)
+        return Harness(self.tokenizer, self._evaluation_documents, self.spec, self.spec.window, rows)
 
 
 def load_zoo(spec: ZooLM, seed: int, device: str) -> LanguageTask:

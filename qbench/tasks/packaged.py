@@ -105,10 +105,13 @@ class PackagedLM(PretrainedLM):
             "model/config.json": config_sha256(folder / "config.json"),
             "model/tokenizer.json": atomic.sha256_file(folder / "tokenizer.json"),
             **self.text.fingerprint(),
+            **self.tasks_fingerprint(),
         }
 
     def refuses_quantizer(self, quantizer: Spec, bits: int) -> str | None:
         """Return why a grid that the stored weights lie on already tells nothing; None for all others."""
+        if (reason := super().refuses_quantizer(quantizer, bits)) is not None:
+            return reason
         if not _holds_stored_grid(quantizer, bits):
             return None
         return (

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from qbench.seeds import derive_seed
 
+_EVALUATION_ROWS, _MOST_LOGITS = 32, 2**26
+_CALIBRATION_ROWS, _MOST_CALIBRATION_TOKENS = 16, 2**13
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -58,6 +61,21 @@ def spread(windows: Windows, count: int) -> Windows:
     if count >= len(windows):
         return windows
     return windows.select(torch.arange(count, dtype=torch.int64) * len(windows) // count)
+
+
+def first(windows: Windows, count: int) -> Windows:
+    """Return the first `count` windows, or all when there are fewer."""
+    return Windows(windows.tokens[:count], windows.document[:count])
+
+
+def evaluation_rows(length: int, vocabulary: int) -> int:
+    """Return how many windows are evaluated at once: so many that their logits take 256 MiB in float32 at most."""
+    return max(1, min(_EVALUATION_ROWS, _MOST_LOGITS // (length * vocabulary)))
+
+
+def calibration_rows(length: int) -> int:
+    """Return how many windows a batch of calibration data has."""
+    return max(1, min(_CALIBRATION_ROWS, _MOST_CALIBRATION_TOKENS // length))
 
 
 def draw(windows: Windows, count: int, seed: int) -> Windows:

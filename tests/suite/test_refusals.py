@@ -212,7 +212,7 @@ TAILS = {
     "unknown metric": (
         "metrics: [loss, bits_per_bit]",
         "s.yaml:8: `metrics[1]`: given 'bits_per_bit': did you mean 'bits_per_byte'? "
-        "(allowed: accuracy, bits_per_byte, loss, next_sentence)",
+        "(allowed: accuracy, bits_per_byte, byte_perplexity, lm_eval:TASK, loss, next_sentence, word_perplexity)",
     ),
     "metric twice": ("metrics: [loss, loss]", "s.yaml:8: `metrics[1]`: 'loss' is listed twice"),
     "no metrics": ("metrics: []", "s.yaml:8: `metrics`: given [] (allowed: at least one entry)"),
@@ -357,7 +357,7 @@ def test_the_first_by_line_is_told(refusal: Callable[..., str]) -> None:
     text = "metrics: [lost]\n" + SUITE.replace("[4, 2]", "[0]")
     assert refusal(text) == (
         "s.yaml:1: `metrics[0]`: given 'lost': did you mean 'loss'? "
-        "(allowed: accuracy, bits_per_byte, loss, next_sentence) (and 1 more)"
+        "(allowed: accuracy, bits_per_byte, byte_perplexity, lm_eval:TASK, loss, next_sentence, word_perplexity) (and 1 more)"
     )
 
 

@@ -1,0 +1,124 @@
+"""lm-eval's tasks as metrics: its own from the hub by name, and those of a suite's folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from qbench.errors import AssetError, CellError, UnknownNameError
+from qbench.tasks.evaluation import announce
+from qbench.tasks.lm_eval_files import local_tasks, task_config, task_rows
+
+PREFIX = "lm_eval:"
+
+# What lm-eval itself takes when it is not told: few-shot examples are the same in every run.
+_FEWSHOT_SEED = 1234
+
+
+def task_names(metrics: Sequence[str]) -> list[str]:
+    """Return the names of lm-eval's tasks among metrics."""
+    return [metric.removeprefix(PREFIX) for metric in metrics if metric.startswith(PREFIX)]
+
+
+def needs_hub(metric: str, folder: Path | None) -> bool:
+    """Return whether a metric is a task of lm-eval that no file of the folder defines."""
+    if not metric.startswith(PREFIX):
+        return False
+    return folder is None or metric.removeprefix(PREFIX) not in local_tasks(folder)
+
+
+def scores(lm: Any, names: Sequence[str], folder: Path | None, limit: int | None) -> dict[str, float]:
+    """Return lm-eval's scores of a model, each as ``<task>/<score>``; call it fenced (see `harness_fence`).
+
+    Parameters
+    ----------
+    lm : HFLM
+        The model as lm-eval wraps it.
+    names : sequence of str
+        Tasks, or groups that have a score of their own.
+    folder : Path or None
+        Where YAML files define local tasks; a task of the folder goes before lm-eval's own of that name.
+    limit : int or None
+        Questions a task, from its first; all when None.
+
+    Raises
+    ------
+    CellError
+        A task is unknown, cannot be loaded or measured, or gives no number.
+    """
+    local = {} if folder is None else local_tasks(folder)
+    from_folder = [name for name in names if name in local]
+    found: dict[str, float] = {}
+    if from_folder:
+        assert folder is not None
+        with _templates_without_code():
+            found |= _measured(lm, from_folder, [_local(folder, local[name]) for name in from_folder], limit, own=False)
+    from_hub = [name for name in names if name not in local]
+    if from_hub:
+        found |= _measured(lm, from_hub, from_hub, limit, own=True)
+    return {name: found[name] for name in sorted(found)}
+
+
+def _measured(lm: Any, names: list[str], specs: list[Any], limit: int | None, *, own: bool) -> dict[str, float]:
+    from lm_eval import evaluate
+    from lm_eval.tasks import TaskManager
+
+    for name in names:
+        announce("evaluation", f"lm-eval's {name}")
+    manager = TaskManager(include_defaults=own)  # the thousands of its own files take ten seconds
+    unknown = [name for name in names if own and name not in manager.task_index]
+    if unknown:
+        raise CellError(f"{UnknownNameError('task of lm-eval', unknown[0], manager.all_tasks)}")
+    # A metric that lm-eval does not know is code that it would download.
+    os.environ["HF_EVALUATE_OFFLINE"] = "1"
+    try:
+        loaded = manager.load(specs)
+        for task in loaded["tasks"].values():
+            task.set_fewshot_seed(_FEWSHOT_SEED)
+        results = evaluate(lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=0, log_samples=False)["results"]
+    except AssetError:
+        raise
+    except Exception as error:  # lm-eval, datasets and a task's own templates each raise kinds of their own
+        reason = " ".join(str(error).split())[:200]
+        raise CellError(f"lm_eval: {', '.join(names)} cannot be measured: {type(error).__name__}: {reason}") from error
+    return {score: value for name in names for score, value in _of_task(name, results).items()}
+
+
+def _of_task(name: str, results: dict[str, Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for key, value in results.get(name, {}).items():
+        metric, comma, chosen = key.partition(",")
+        if comma and isinstance(value, Real) and not isinstance(value, bool) and not metric.endswith("_stderr"):
+            found[f"{name}/{metric}" if chosen == "none" else f"{name}/{metric}/{chosen}"] = float(value)
+    if not found:
+        given = ", ".join(sorted(results))
+        raise CellError(f"lm_eval:{name} gives no number of its own: name its tasks (allowed here: {given})")
+    return found
+
+
+def _local(folder: Path, file: Path) -> dict[str, Any]:
+    rows = task_rows(folder, file)
+    return {**task_config(folder, file), "custom_dataset": lambda **_: rows}
+
+
+@contextmanager
+def _templates_without_code() -> Iterator[None]:
+    """Render lm-eval's templates so that they reach rows and nothing behind them."""
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from lm_eval import utils
+
+    before = utils.env
+    inside = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=before.keep_trailing_newline
+    )
+    inside.filters |= before.filters
+    utils.env = inside
+    try:
+        yield
+    finally:
+        utils.env = before
