@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from qbench import atomic
 from qbench.errors import CellError, DivergedError, QBenchError, UnwritableError
 from qbench.methods.base import Deployment, Method
 from qbench.methods.batch_norm import batch_norms, estimable, recalibrate
-from qbench.methods.fine_tune import FineTuning
+from qbench.methods.fine_tune import FineTuning, FullPrecisionTraining
 from qbench.methods.layer_inputs import (
     describe_inputs,
     input_ranges,
@@ -31,7 +31,7 @@ from qbench.methods.layer_inputs import (
 from qbench.methods.problem import Problem, Solution
 from qbench.methods.training_options import WeightTraining
 from qbench.quant.block_grid import BlockGrid
-from qbench.runner import evidence, machine, probing, ranks
+from qbench.runner import evidence, machine, probing
 from qbench.runner.checkpoints import CheckpointFile, Clock, fingerprint
 from qbench.runner.handed_over import HandedWatch
 from qbench.runner.identity import PlannedCell
@@ -41,6 +41,9 @@ from qbench.store.record import Cost, DocumentLosses, Record
 from qbench.suite.cell import Cell
 from qbench.tasks import evaluation_fence
 from qbench.tasks.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from qbench.runner.ranks import Shared
 
 
 def execute(
@@ -105,7 +108,8 @@ def execute(
         shortage = machine.memory_shortage(error)
         record.status, record.reason = "failed", shortage or f"{type(error).__name__}: {error}".split("\n")[0]
         record.facts["traceback"] = traceback.format_exc()
-    record.cost.peak_memory_bytes = max(machine.peak_memory(session.device), ranks.most_memory(record.facts))
+    of_ranks = record.facts.get("ranks", {}).get("peak_memory_bytes", [])
+    record.cost.peak_memory_bytes = max([machine.peak_memory(session.device), *of_ranks])
     record.ended = _now()
     return record
 
@@ -143,7 +147,7 @@ def _measure_control(cell: Cell, session: Session, record: Record, clock: Clock)
     machine.warm_up(session.device)
     clock.start()
     with evaluation_fence.around(task):
-        found, shared = ranks.train(cell, session.device, problem)
+        found, shared = _train(cell, session.device, problem)
     record.facts |= clock.facts() if shared is None else shared.facts()
     record.cost = Cost(
         method_seconds=clock.seconds() if shared is None else shared.seconds,
@@ -155,6 +159,24 @@ def _measure_control(cell: Cell, session: Session, record: Record, clock: Clock)
     if cell.method.bn == "recalibrate":
         _recalibrate(problem, record)
     _evaluate(task, model, cell, record)
+
+
+def _train(cell: Cell, device: str, problem: Problem) -> tuple[FullPrecisionTraining, Shared | None]:
+    assert isinstance(cell.method, FineTuning)
+    if not cell.is_shared:
+        return cell.method.train(problem), None
+    from qbench.runner import ranks  # here, as above
+
+    return ranks.train(cell, device, problem)
+
+
+def _solve(cell: Cell, device: str, problem: Problem) -> tuple[Solution, Shared | None]:
+    assert isinstance(cell.method, Method)
+    if not cell.is_shared:
+        return cell.method.solve(problem), None
+    from qbench.runner import ranks
+
+    return ranks.solve(cell, device, problem)
 
 
 def _measure_probe(cell: Cell, session: Session, record: Record, points: Mapping[str, Path]) -> None:
@@ -206,7 +228,7 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
     machine.warm_up(session.device)
     clock.start()
     with evaluation_fence.around(task):
-        solution, shared = ranks.solve(cell, session.device, problem)
+        solution, shared = _solve(cell, session.device, problem)
     record.facts |= clock.facts() if shared is None else shared.facts()
     seconds = clock.seconds() - (0.0 if watch is None else watch.seconds) if shared is None else shared.seconds
     if not isinstance(solution, Solution):
