@@ -68,6 +68,9 @@ STREAMED_SOURCES = (
 )
 """What the cells of models go through, beside that, of which one block at a time is in memory."""
 
+SHARED_SOURCES = ("qbench.runner.meeting", "qbench.runner.rank", "qbench.runner.ranks")
+"""What the cells go through, beside that, whose training several processes share."""
+
 
 @dataclass(frozen=True)
 class PlannedCell:
@@ -141,6 +144,8 @@ def identify(cell: Cell) -> PlannedCell:
         sources += TRAJECTORY_SOURCES
     if cell.is_streamed:
         sources += STREAMED_SOURCES
+    if cell.is_shared:
+        sources += SHARED_SOURCES
     key["runner"] = {name: source_sha256(name) for name in sorted(set(sources))}
     if cell.quantizer is not None:
         key |= {"quantizer": _describe(cell.quantizer), "bits": cell.bits}

@@ -8,28 +8,33 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import connection, get_context
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from qbench.errors import CellError, DivergedError
-from qbench.methods.base import Method
-from qbench.methods.fine_tune import FineTuning, FullPrecisionTraining
+from qbench.methods.fine_tune import FullPrecisionTraining
 from qbench.methods.matrices import from_matrix, to_matrix
-from qbench.methods.problem import LayerSolution, Problem, Solution
+from qbench.methods.problem import LayerSolution, Problem, Solution, TargetLayer
 from qbench.methods.sharding import join_grids, require_shardable
+from qbench.methods.training_options import WeightTraining
 from qbench.runner import rank, worker
 from qbench.runner.identity import PlannedCell
+from qbench.runner.meeting import Meeting, with_tensors, without_tensors
 from qbench.suite.cell import Cell
 
 # What the others say when one has died comes a moment after it; what they say first is the reason.
 _LAST_WORDS_SECONDS = 2.0
 _LOOK_SECONDS = 1.0
+
+Found = tuple[dict[str, Tensor], dict[str, Any]]
+"""What a rank has left: tensors of its rows, and facts."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +57,8 @@ class Shared:
         return {"ranks": {"count": len(self.peaks), "peak_memory_bytes": self.peaks}}
 
 
-def most_memory(facts: Mapping[str, Any]) -> int:
-    """Return the most memory that a rank had in use by the facts of a record; 0 where nothing was shared."""
-    return max(facts["ranks"]["peak_memory_bytes"]) if "ranks" in facts else 0
-
-
-def ranks_of(cell: Cell) -> int:
-    """Return how many processes share the training of a cell; 1 where nothing is shared."""
-    count: int = getattr(cell.method, "ranks", 1)
-    return count
-
-
-def solve(cell: Cell, device: str, problem: Problem) -> tuple[Solution, Shared | None]:
-    """Run a cell's method: here, or by the ranks where it has several.
+def solve(cell: Cell, device: str, problem: Problem) -> tuple[Solution, Shared]:
+    """Have the ranks run a cell's method.
 
     Parameters
     ----------
@@ -77,8 +71,8 @@ def solve(cell: Cell, device: str, problem: Problem) -> tuple[Solution, Shared |
 
     Returns
     -------
-    Solution, Shared or None
-        Of the whole layers; losses are the mean over the ranks. None where nothing was shared.
+    Solution, Shared
+        Of the whole layers; losses are the mean over the ranks.
 
     Raises
     ------
@@ -87,76 +81,65 @@ def solve(cell: Cell, device: str, problem: Problem) -> tuple[Solution, Shared |
     DivergedError
         A rank says that the training diverged.
     """
-    assert isinstance(cell.method, Method)
-    if ranks_of(cell) == 1:
-        return cell.method.solve(problem), None
     found, shared = _run(cell, device, problem)
-    layers = {}
-    for layer in problem.layers:
-        joined, place = _joined([one.layers[layer.name] for one in found], layer.grid), layer.weight.device
-        layers[layer.name] = replace(joined, codes=joined.codes.to(place), grid=joined.grid.to(place))
-    return replace(found[0], layers=layers), shared
+    layers = {layer.name: _joined(layer, found) for layer in problem.layers}
+    _, facts = found[0]
+    solution = Solution(layers, train_tokens=facts["train_tokens"], train_steps=facts["train_steps"])
+    return replace(solution, traces=facts["traces"]), shared
 
 
-def train(cell: Cell, device: str, problem: Problem) -> tuple[FullPrecisionTraining, Shared | None]:
-    """Train a cell's model in full precision, here or by the ranks; the problem's model has the weights then.
-
-    See `solve`.
-    """
-    assert isinstance(cell.method, FineTuning)
-    if ranks_of(cell) == 1:
-        return cell.method.train(problem), None
+def train(cell: Cell, device: str, problem: Problem) -> tuple[FullPrecisionTraining, Shared]:
+    """Have the ranks train a cell's model in full precision; the problem's model has the weights then; see `solve`."""
     found, shared = _run(cell, device, problem)
     with torch.no_grad():
         for layer in problem.layers:
-            rows = [to_matrix(layer.module, weights[layer.name]) for _, weights in found]
+            rows = [to_matrix(layer.module, tensors[layer.name]) for tensors, _ in found]
             layer.weight.copy_(from_matrix(layer.module, torch.cat(rows)))
-    training: FullPrecisionTraining = found[0][0]
-    return training, shared
+    _, facts = found[0]
+    return FullPrecisionTraining(facts["train_tokens"], facts["train_steps"], traces=facts["traces"]), shared
 
 
-def _joined(parts: Sequence[LayerSolution], whole: Any) -> LayerSolution:
-    rows = [len(part.codes) for part in parts]
-    details = {
-        name: sum(part.details[name] * count for part, count in zip(parts, rows, strict=True)) / sum(rows)
-        for name in parts[0].details
-    }
-    grid = join_grids([part.grid for part in parts], whole)
-    return LayerSolution(torch.cat([part.codes for part in parts]), grid, details=details)
+def _joined(layer: TargetLayer, found: Sequence[Found]) -> LayerSolution:
+    """Return what is found of a layer's rows, one rank's under the other's."""
+    name, device, bare = layer.name, layer.weight.device, without_tensors({layer.name: layer.grid})
+    codes = [tensors[f"{name}.codes"] for tensors, _ in found]
+    grids = [with_tensors(bare, tensors)[name] for tensors, _ in found]
+    of_rows = [(len(part), facts["details"][name]) for part, (_, facts) in zip(codes, found, strict=True)]
+    rows = sum(count for count, _ in of_rows)
+    details = {key: sum(count * own[key] for count, own in of_rows) / rows for key in of_rows[0][1]}
+    return LayerSolution(torch.cat(codes).to(device), join_grids(grids, layer.grid).to(device), details=details)
 
 
-def _run(cell: Cell, device: str, problem: Problem) -> tuple[list[Any], Shared]:
+def _run(cell: Cell, device: str, problem: Problem) -> tuple[list[Found], Shared]:
     """Start the ranks, wait for all of them, and return what each has found."""
-    count = ranks_of(cell)
+    assert isinstance(cell.method, WeightTraining)
+    count = cell.method.ranks
     if device == "cuda" and torch.cuda.device_count() < count:
         there = torch.cuda.device_count()
         raise CellError(
             f"ranks: {count} needs a GPU for each rank, and torch finds {there} (allowed here: 1 to {there})"
         )
     require_shardable(problem, count)
-    cpu = torch.device("cpu")
+    packed, plugins = worker.pack(PlannedCell(cell, {}, ""))
+    grids = {layer.name: layer.grid for layer in problem.layers if cell.quantizer is not None}
+    threads = max(1, torch.get_num_threads() // count)
     with tempfile.TemporaryDirectory(prefix="qbench-ranks-") as folder:
-        place = Path(folder)
-        torch.save({layer.name: layer.grid.to(cpu) for layer in problem.layers}, rank.grids_at(place))
-        packed, plugins = worker.pack(PlannedCell(cell, {}, ""))
-        threads = max(1, torch.get_num_threads() // count)
-        order = rank.Order(packed, plugins, device, threads, count, place)
-        processes: list[BaseProcess] = []
+        meeting = Meeting(Path(folder))
+        meeting.leave_grids(grids)
+        order = rank.Order(packed, plugins, without_tensors(grids), device, threads, count, meeting)
+        context, processes = get_context("spawn"), list[SpawnProcess]()
         try:
             for index in range(count):
-                processes.append(
-                    get_context("spawn").Process(target=rank.serve, args=(order, index), name="qbench rank")
-                )
+                processes.append(context.Process(target=rank.serve, args=(order, index), name="qbench rank"))
                 processes[-1].start()
-            _wait(processes, place)
+            _wait(processes, meeting)
         finally:
             _end(processes)
-        found = [torch.load(rank.found_at(place, index), weights_only=False) for index in range(count)]
-    seconds, peaks = max(one["seconds"] for one in found), [one["peak"] for one in found]
-    return [one["found"] for one in found], Shared(seconds, peaks)
+        found = [meeting.found(index) for index in range(count)]
+    return found, Shared(max(facts["seconds"] for _, facts in found), [facts["peak"] for _, facts in found])
 
 
-def _wait(processes: Sequence[BaseProcess], place: Path) -> None:
+def _wait(processes: Sequence[SpawnProcess], meeting: Meeting) -> None:
     """Wait until all ranks have ended well.
 
     Raises
@@ -174,12 +157,12 @@ def _wait(processes: Sequence[BaseProcess], place: Path) -> None:
             deadline = time.monotonic() + _LAST_WORDS_SECONDS
     codes = [one.exitcode for one in processes]
     if any(codes) or None in codes:
-        raise _reason(codes, place)
+        raise _reason(codes, meeting)
 
 
-def _reason(codes: Sequence[int | None], place: Path) -> CellError | DivergedError:
+def _reason(codes: Sequence[int | None], meeting: Meeting) -> CellError | DivergedError:
     """Return why ranks that ended so did: what one says of the cell, before one that was killed, before a bug."""
-    said = {index: rank.last_words(place, index) for index, code in enumerate(codes) if code}
+    said = {index: meeting.last_words(index) for index, code in enumerate(codes) if code}
     of = f"of {len(codes)}"
     for index, words in said.items():
         if words is not None and words.kind == "diverged":
@@ -194,7 +177,7 @@ def _reason(codes: Sequence[int | None], place: Path) -> CellError | DivergedErr
     return CellError(f"rank {index} {of}: {words.text}")
 
 
-def _end(processes: Sequence[BaseProcess]) -> None:
+def _end(processes: Sequence[SpawnProcess]) -> None:
     """End what is still there, and leave no zombie."""
     for one in processes:
         if one.is_alive():

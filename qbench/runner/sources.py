@@ -23,6 +23,8 @@ CANNOT_CHANGE_NUMBERS = {
     "qbench.runner.identity": "makes the key",
     "qbench.runner.machine": "measures the machine; what it sets is hashed as qbench.runner.machine:settle",
     "qbench.runner.sources": "makes the key",
+    "qbench.runner.streamed_memory": "tells how much memory a cell should take",
+    "qbench.runner.worker": "prepares processes, and carries cells and records",
     "qbench.store.record": "is the layout of what was measured",
     "qbench.suite.cell": "holds what the key is made of",
     "qbench.suite.plugins": "finds and hashes plugins",

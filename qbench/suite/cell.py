@@ -72,6 +72,11 @@ class Cell:
         """Whether one decoder block of the model at a time is in memory."""
         return getattr(self.model, "device_map", "whole") == "streamed"
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes share the training."""
+        return getattr(self.method, "ranks", 1) > 1
+
     def needs_hub(self) -> bool:
         """Return whether the model, its data or a metric comes from a repository."""
         needs: Callable[[], bool] = getattr(self.model, "needs_hub", bool)

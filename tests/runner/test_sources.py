@@ -21,6 +21,7 @@ from qbench.spec import Spec
 NO_GRID = "a cell without a quantizer lays no grid"
 NO_TRAINING = "is only asked whether the method is one that trains"
 NO_PROBE = "is not called in a cell without probe and trajectory"
+NOT_SHARED = "is not called in a cell that one process trains"
 WITHOUT_GRID = {
     f"qbench.{module}": NO_GRID
     for module in (
@@ -43,6 +44,8 @@ IN_RUNNER = {
     "qbench.methods.fine_tune": NO_TRAINING,
     "qbench.methods.training_options": NO_TRAINING,
     "qbench.runner.probing": NO_PROBE,
+    "qbench.runner.ranks": NOT_SHARED,
+    "qbench.runner.streamed": "is called in cells of streamed models alone, which have it in their keys",
     "qbench.runner.packed_file": "writes metadata by with_metadata, which is hashed by name; reading is a probe's",
 }
 IN_METHOD = {"qbench.methods.fine_tune": "is its control, which has a cell of its own"}
@@ -99,6 +102,19 @@ def test_of_trajectories() -> None:
     assert not missing(own, own | training | RUNNER | ANY_QUANTIZER, passed_over)
 
 
+def test_of_shared_trainings() -> None:
+    own = set(identity.SHARED_SOURCES)
+    training = set.intersection(*(hashed(METHODS.get(name)) for name in ("ste_qat", "lsq")))
+    of_control = {"qbench.methods.fine_tune": "says itself, in the key of a control, where it counts"}
+    assert not missing(own, own | training | RUNNER | ANY_QUANTIZER, of_control)
+
+
+def test_of_streamed_models() -> None:
+    own = set(identity.STREAMED_SOURCES)
+    reasons = {name: reason for name, reason in IN_RUNNER.items() if name not in own}
+    assert not missing(own, own | RUNNER | ANY_QUANTIZER | hashed(MODELS.get("causal_lm")), reasons)
+
+
 def test_of_controls() -> None:
     own = hashed(FineTuning)
     assert not missing(own, own | RUNNER, WITHOUT_GRID)
@@ -115,7 +131,15 @@ def test_reasons_are_of_modules_that_are_there_and_met() -> None:
         assert set(reasons) <= met
 
 
-@pytest.mark.parametrize("name", [*identity.RUNNER_SOURCES, *identity.PROBE_SOURCES, *identity.TRAJECTORY_SOURCES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *identity.RUNNER_SOURCES,
+        *identity.PROBE_SOURCES,
+        *identity.TRAJECTORY_SOURCES,
+        *identity.STREAMED_SOURCES,
+    ],
+)
 def test_the_runners_sources_are_there(name: str) -> None:
     assert len(source_sha256(name)) == 64
 
