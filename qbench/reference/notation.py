@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from qbench.tasks.corpus import SOURCES
 from qbench.tasks.images import NAMED
+from qbench.tasks.text_sets import SETS
 
 Json = dict[str, Any]
 
@@ -33,8 +35,8 @@ DEFINITIONS: dict[str, Json] = {
 """Scalars as pydantic reads them, by the name of their definition in the schema; editors show the message."""
 
 
-def _mapping(key: str, value: Json) -> Json:
-    return {"type": "object", "properties": {key: value}, "required": [key], "additionalProperties": False}
+def _mapping(key: str, value: Json, **others: Json) -> Json:
+    return {"type": "object", "properties": {key: value, **others}, "required": [key], "additionalProperties": False}
 
 
 _SIZE: Json = {"type": "integer", "minimum": 1}
@@ -47,7 +49,11 @@ WRITTEN: dict[str, list[Json]] = {
         _mapping("per_group", {"description": "Consecutive inputs of a row that share a scale.", **_SIZE}),
         _mapping("per_block", {"description": "Rows and inputs of a tile that shares a scale.", **_TILE}),
     ],
-    "ThreeTexts": [{"const": "three_texts"}, _mapping("source", {"const": "three_texts"})],
+    "ThreeTexts": [
+        {"enum": ["three_texts", "wikipedia"]},
+        _mapping("source", {"const": "three_texts"}, domains={"type": "array", "items": {"enum": list(SOURCES)}}),
+    ],
+    "NamedText": [{"enum": sorted(SETS)}, _mapping("set", {"enum": sorted(SETS)}, folder={"type": "string"})],
     "ImageSource": [_IMAGES, _mapping("source", _IMAGES)],
 }
 """Classes whose fields are not the keys of a suite, by name, and what is written there instead."""
@@ -58,7 +64,7 @@ def written_default(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if "source" in value:
-        return value["source"]
+        return "wikipedia" if value.get("domains") else value["source"]
     if value.get("kind") in ("per_group", "per_block"):
         rows, inputs = value["block_rows"], value["group_size"]
         return {value["kind"]: inputs if rows is None else [rows, inputs]}

@@ -68,16 +68,13 @@ class PackagedLM(PretrainedLM):
     sources: ClassVar[tuple[str, ...]] = (*LanguageModelSpec.sources, "qbench.tasks.gguf_checkpoint")
 
     window: Annotated[int, Field(ge=8)] = 512
-    text: TextField = ThreeTexts()
+    text: TextField = ThreeTexts(domains=("enwiki_2016",))
 
     def label(self) -> str:
         """Return the name with every option that changes numbers and is not at its default."""
         options = self.changed_options(but={"device_map", "text"})
         if self.text != type(self).model_fields["text"].default:
-            written = self.model_dump()["text"]
-            options.append(
-                f"text={written if isinstance(written, str) else ' '.join(map(_last_part, written.values()))}"
-            )
+            options.append(f"text={_short(self.model_dump()['text'])}")
         return f"{self.name}[{','.join(options)}]" if options else self.name
 
     def folder(self) -> Path:
@@ -187,5 +184,10 @@ def _holds_stored_grid(quantizer: Spec, bits: int) -> bool:
     return levels is not None and bool(getattr(levels(bits), "real_zero_point", False))
 
 
-def _last_part(value: object) -> str:
-    return value.name if isinstance(value, Path) else str(value).rpartition("/")[2]
+def _short(written: Any) -> str:
+    """Return how a text is told in a label: without where it lies, and without what is left out."""
+    if isinstance(written, dict):
+        written = list(written.values())
+    if isinstance(written, list | tuple):
+        return " ".join(_short(part) for part in written if part)
+    return written.name if isinstance(written, Path) else str(written).rpartition("/")[2]

