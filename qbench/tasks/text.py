@@ -172,15 +172,15 @@ class TextRepository(AnyText):
             raise AssetError(f"text {self.repo}@{self.revision[:12]} cannot be loaded: {reason}") from error
 
 
-TextSource = ThreeTexts | TextFolder | TextRepository | TextParquet | NamedText
+SingleText = ThreeTexts | TextFolder | TextRepository | TextParquet | NamedText
 
 _WIKIPEDIA = ThreeTexts(domains=("enwiki_2016",))
-_BY_NAME: dict[str, TextSource] = {
+_BY_NAME: dict[str, SingleText] = {
     "three_texts": ThreeTexts(),
     "wikipedia": _WIKIPEDIA,
     **{name: NamedText(set=name) for name in SETS},
 }
-_BY_KEY: dict[str, type[TextSource]] = {
+_BY_KEY: dict[str, type[SingleText]] = {
     "set": NamedText,  # before `folder`, which it can have too
     "source": ThreeTexts,
     "folder": TextFolder,
@@ -189,8 +189,8 @@ _BY_KEY: dict[str, type[TextSource]] = {
 }
 
 
-def _parse(value: Any) -> Any:
-    if isinstance(value, TextSource):
+def _parse_single(value: Any) -> Any:
+    if isinstance(value, SingleText):
         return value
     if isinstance(value, str) and value in _BY_NAME:
         return _BY_NAME[value]
@@ -199,13 +199,72 @@ def _parse(value: Any) -> Any:
             return kind(**value)
     raise ValueError(
         f"{value!r} is not a text source (allowed: {', '.join(_BY_NAME)}, {{folder: PATH}}, {{parquet: PATH}}, "
-        "{repo: NAME, revision: COMMIT}, {set: NAME, folder: PATH})"
+        "{repo: NAME, revision: COMMIT}, {set: NAME, folder: PATH}, {calibration: SOURCE, evaluation: SOURCE})"
     )
 
 
-def _dump(value: TextSource) -> Any:
+def _dump(value: AnyText) -> Any:
     names = [name for name, source in _BY_NAME.items() if source == value]
     return names[0] if names else value.model_dump()
+
+
+SingleField = Annotated[SingleText, BeforeValidator(_parse_single), PlainSerializer(_dump)]
+
+
+class TextPair(AnyText):
+    """One source to calibrate and train on, another to evaluate on: papers calibrate on C4 and measure on WikiText-2.
+
+    Attributes
+    ----------
+    calibration : text source
+        Its train and calibration splits are read, and its evaluation split is not.
+    evaluation : text source
+        Its evaluation split is read, and nothing else.
+    """
+
+    calibration: SingleField
+    evaluation: SingleField
+
+    def prepare(self) -> None:
+        """Bring both into the cache where they are missing."""
+        self.calibration.prepare()
+        self.evaluation.prepare()
+
+    def needs_hub(self) -> bool:
+        """Return whether one of them comes from a repository."""
+        return self.calibration.needs_hub() or self.evaluation.needs_hub()
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return the hashes of both."""
+        parts = {"calibration": self.calibration, "evaluation": self.evaluation}
+        return {f"{role}/{name}": sha for role, part in parts.items() for name, sha in part.fingerprint().items()}
+
+    def documents(self, split: Split) -> list[Document]:
+        """Return the documents of a split, of the source that is for it."""
+        return (self.evaluation if split == "evaluation" else self.calibration).documents(split)
+
+    def joined(self) -> str:
+        """Return the evaluation text in one piece; see `AnyText.joined`."""
+        return self.evaluation.joined()
+
+    def most_blocks(self) -> int | None:
+        """Return how many blocks of the joined text are read at most; see `AnyText.most_blocks`."""
+        return self.evaluation.most_blocks()
+
+    def evaluation_files(self) -> list[Path]:
+        """Return the files that hold evaluation text and nothing else."""
+        return self.evaluation.evaluation_files()
+
+
+TextSource = SingleText | TextPair
+
+
+def _parse(value: Any) -> Any:
+    if isinstance(value, TextPair):
+        return value
+    if isinstance(value, dict) and {"calibration", "evaluation"} & value.keys():
+        return TextPair(**value)
+    return _parse_single(value)
 
 
 TextField = Annotated[TextSource, BeforeValidator(_parse), PlainSerializer(_dump)]

@@ -240,3 +240,34 @@ def test_copies_of_one_text_are_too_few(tmp_path: Path) -> None:
         (tmp_path / f"{index}.txt").write_text("The same text.")
     with pytest.raises(AssetError, match="has too few different documents: nothing is left for calibration"):
         TextFolder(folder=tmp_path).documents("train")
+
+
+def test_two_sources_one_to_calibrate_on_and_one_to_evaluate_on(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for index in range(20):
+        (other / f"o{index:02d}.txt").write_text(f"Other {index:02d}. " * 50, encoding="utf-8")
+    given = {"calibration": {"folder": str(folder)}, "evaluation": {"folder": str(other)}}
+    source, first, second = PARSE.validate_python(given), TextFolder(folder=folder), TextFolder(folder=other)
+    for split in corpus.SPLITS:
+        owner = second if split == "evaluation" else first
+        assert source.documents(split) == owner.documents(split)
+    assert source.joined() == second.joined()
+    parts = {"calibration": first.fingerprint(), "evaluation": second.fingerprint()}
+    assert source.fingerprint() == {f"{role}/{key}": sha for role, own in parts.items() for key, sha in own.items()}
+    assert not source.needs_hub()
+    assert PARSE.validate_python({"calibration": "wikipedia", "evaluation": "wikitext2"}).needs_hub()
+    assert PARSE.dump_python(source)["evaluation"]["folder"] == other
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"calibration": "wikipedia"}, "evaluation"),
+        ({"calibration": "wikipedia", "evaluation": "nowhere"}, "is not a text source"),
+        ({"calibration": {"calibration": "c4", "evaluation": "c4"}, "evaluation": "c4"}, "is not a text source"),
+    ],
+)
+def test_a_pair_needs_two_single_sources(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        PARSE.validate_python(given)
