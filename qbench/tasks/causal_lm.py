@@ -103,6 +103,10 @@ class LanguageModelSpec(ModelSpec):
         """Return whether a metric reads a repository; see `qbench.tasks.lm_eval_tasks.needs_hub`."""
         return lm_eval_tasks.needs_hub(metric, self.lm_eval_folder)
 
+    def task_files(self) -> list[Path]:
+        """Return the files in `lm_eval_folder`: they hold questions to evaluate on."""
+        return [] if self.lm_eval_folder is None else lm_eval_files.files_in(self.lm_eval_folder)
+
     def tasks_fingerprint(self) -> dict[str, str]:
         """Return the hashes of the files in `lm_eval_folder`."""
         return {} if self.lm_eval_folder is None else lm_eval_files.folder_sha256(self.lm_eval_folder)

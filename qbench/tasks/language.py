@@ -198,7 +198,7 @@ class LanguageTask:
         """Files that hold evaluation data and nothing else: a method has no business there."""
         tokens = kept_at(self._evaluation_documents, self._backend().to_str())
         joined = (kept_at([self._joined], self._calling()),) if self._is_joined else ()
-        return (*self.text.evaluation_files(), tokens, *joined)
+        return (*self.text.evaluation_files(), *self.spec.task_files(), tokens, *joined)
 
     @cached_property
     def _evaluation_documents(self) -> list[Document]:

@@ -70,10 +70,10 @@ def local_tasks(folder: Path) -> dict[str, Path]:
     AssetError
         There is no such folder, a file is no YAML mapping or has a tag that runs code, or two define one task.
     """
-    if not folder.is_dir():
-        raise AssetError(f"lm_eval_folder {folder} does not exist")
     found: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*.yaml")):
+    for file in files_in(folder):
+        if file.suffix != ".yaml":
+            continue
         name = _read(file).get("task")
         if not isinstance(name, str):
             continue  # a file that others include, or a group
@@ -127,8 +127,20 @@ def task_rows(folder: Path, file: Path) -> dict[str, Dataset]:
 
 def folder_sha256(folder: Path) -> dict[str, str]:
     """Return the hash of each file in the folder."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {f"lm_eval/{file.relative_to(folder).as_posix()}": atomic.sha256_file(file) for file in files}
+    return {f"lm_eval/{file.relative_to(folder).as_posix()}": atomic.sha256_file(file) for file in files_in(folder)}
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return all files in the folder, however deep.
+
+    Raises
+    ------
+    AssetError
+        There is no such folder.
+    """
+    if not folder.is_dir():
+        raise AssetError(f"lm_eval_folder {folder} does not exist")
+    return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 @cache

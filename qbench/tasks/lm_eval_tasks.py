@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from qbench.errors import AssetError, CellError, UnknownNameError
+from qbench.errors import AssetError, CellError, UnknownNameError, nearest
 from qbench.tasks.evaluation import announce
 from qbench.tasks.lm_eval_files import local_tasks, task_config, task_rows
 
@@ -55,8 +56,11 @@ def scores(lm: Any, names: Sequence[str], folder: Path | None, limit: int | None
     found: dict[str, float] = {}
     if from_folder:
         assert folder is not None
+        configs = [_local(folder, local[name]) for name in from_folder]
         with _templates_without_code():
-            found |= _measured(lm, from_folder, [_local(folder, local[name]) for name in from_folder], limit, own=False)
+            found |= _measured(lm, from_folder, configs, limit, own=False)
+        for config in configs:
+            _check_measured(config, found)
     from_hub = [name for name in names if name not in local]
     if from_hub:
         found |= _measured(lm, from_hub, from_hub, limit, own=True)
@@ -69,7 +73,7 @@ def _measured(lm: Any, names: list[str], specs: list[Any], limit: int | None, *,
 
     for name in names:
         announce("evaluation", f"lm-eval's {name}")
-    manager = TaskManager(include_defaults=own)  # the thousands of its own files take ten seconds
+    manager = _every_task() if own else TaskManager(include_defaults=False)
     unknown = [name for name in names if own and name not in manager.task_index]
     if unknown:
         raise CellError(f"{UnknownNameError('task of lm-eval', unknown[0], manager.all_tasks)}")
@@ -88,6 +92,14 @@ def _measured(lm: Any, names: list[str], specs: list[Any], limit: int | None, *,
     return {score: value for name in names for score, value in _of_task(name, results).items()}
 
 
+@cache
+def _every_task() -> Any:
+    """Return lm-eval's index of its own tasks: thousands of files, which take ten seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
 def _of_task(name: str, results: dict[str, Any]) -> dict[str, float]:
     found: dict[str, float] = {}
     for key, value in results.get(name, {}).items():
@@ -98,6 +110,15 @@ def _of_task(name: str, results: dict[str, Any]) -> dict[str, float]:
         given = ", ".join(sorted(results))
         raise CellError(f"lm_eval:{name} gives no number of its own: name its tasks (allowed here: {given})")
     return found
+
+
+def _check_measured(config: dict[str, Any], found: dict[str, float]) -> None:
+    """Make sure that a local task gave each metric that it lists: lm-eval passes over those it does not know."""
+    name, given = config["task"], [score.split("/")[1] for score in found if score.startswith(f"{config['task']}/")]
+    for entry in config.get("metric_list") or ():
+        if entry.get("metric") not in given:
+            metric = str(entry.get("metric"))
+            raise CellError(f"lm_eval:{name} gives no {metric!r} of its metric_list{nearest(metric, given)}")
 
 
 def _local(folder: Path, file: Path) -> dict[str, Any]:

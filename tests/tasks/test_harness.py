@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +43,44 @@ def test_bits_per_byte_is_our_loss_in_other_units(small_task: LanguageTask, eval
     harness = Harness(tokenizer, [Document("d", "n", text)], ONE, 128)
     found = harness.measure(model, ("bits_per_byte",))
     assert found == {"bits_per_byte/rolling128": pytest.approx(nats / math.log(2) / len(text.encode()), abs=1e-4)}
+
+
+def test_bits_per_byte_of_a_long_text_is_our_loss_over_windows_that_overlap_by_a_token(
+    small_task: LanguageTask, evaluation: list[Document]
+) -> None:
+    # lm-eval predicts each token once: of L at a time, from the token before them on. So the windows are L + 1 long,
+    # each begins with the last token of the one before, and the first with the end-of-text token.
+    length, tokenizer = 32, small_task.tokenizer
+    end = next(
+        end
+        for end in range(700, 0, -1)
+        if len(tokenizer.encode(evaluation[0].text[:end], add_special_tokens=False)) == 6 * length
+    )
+    text = evaluation[0].text[:end]
+    ids = torch.tensor([tokenizer.eos_token_id, *tokenizer.encode(text, add_special_tokens=False)])
+    windows = torch.stack([ids[start : start + length + 1] for start in range(0, 6 * length, length)])
+    with torch.no_grad():
+        nats = float(small_task.loss(small_task.model, windows)) * 6 * length
+    document = [Document("d", "n", text)]
+    found = Harness(tokenizer, document, ONE, length).measure(
+        small_task.model, ("bits_per_byte", "byte_perplexity", "word_perplexity")
+    )
+    bits = nats / math.log(2) / len(text.encode())
+    assert found == {
+        "bits_per_byte/rolling32": pytest.approx(bits, rel=1e-5),
+        "byte_perplexity/rolling32": pytest.approx(2**bits, rel=1e-5),
+        "word_perplexity/rolling32": pytest.approx(math.exp(nats / len(re.split(r"\s+", text))), rel=1e-5),
+    }
+
+
+def test_perplexities_are_of_whole_documents_spread_over_all(
+    small_task: LanguageTask, evaluation: list[Document]
+) -> None:
+    short = [Document(document.domain, document.name, document.text[:300]) for document in evaluation]
+    two = ZooLM(name="llama-1m", passages=2)
+    found = Harness(small_task.tokenizer, short, two, 128).measure(small_task.model, ("byte_perplexity",))
+    halves = [short[0], short[len(short) // 2]]
+    assert found == Harness(small_task.tokenizer, halves, two, 128).measure(small_task.model, ("byte_perplexity",))
 
 
 def test_the_metrics_that_are_asked_for(small_task: LanguageTask) -> None:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qbench.tasks.windows import Windows, cut, draw, spread, stream
+from qbench.tasks.windows import Windows, calibration_rows, cut, draw, evaluation_rows, first, spread, stream
 
 documents = st.lists(st.integers(0, 40), max_size=8).map(
     lambda lengths: [list(range(1000 * index, 1000 * index + length)) for index, length in enumerate(lengths)]
@@ -108,3 +108,22 @@ def test_epochs_start_at_different_offsets_and_in_different_orders() -> None:
 def test_too_few_tokens() -> None:
     with pytest.raises(ValueError, match="100 tokens are too few for batches of 4 windows of 32 tokens"):
         next(stream(torch.arange(100), 32, 4, 0))
+
+
+def test_the_first_windows() -> None:
+    windows = windows_of(5)
+    assert torch.equal(first(windows, 2).tokens, windows.tokens[:2])
+    assert torch.equal(first(windows, 9).document, windows.document)
+
+
+@given(st.integers(8, 2**15), st.integers(256, 2**18))
+def test_the_logits_of_a_batch_take_no_more_than_256_mib(length: int, vocabulary: int) -> None:
+    rows = evaluation_rows(length, vocabulary)
+    assert 1 <= rows <= 32
+    assert rows == 1 or rows * length * vocabulary * 4 <= 2**28
+
+
+def test_batches_of_the_embedded_models_and_of_large_ones() -> None:
+    assert (evaluation_rows(128, 1024), calibration_rows(128)) == (32, 16)
+    assert (evaluation_rows(512, 49_152), calibration_rows(512)) == (2, 16)
+    assert (evaluation_rows(2048, 128_256), calibration_rows(2048)) == (1, 4)
