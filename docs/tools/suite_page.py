@@ -14,7 +14,10 @@ _WORDS = {
     "switch": "`true` or `false`",
     "Granularity": "`per_tensor`, `per_channel`, `{per_group: N}` or `{per_block: [R, C]}`",
     "Activations": "mapping, see [inputs](#inputs-of-the-layers)",
-    "ThreeTexts": "`three_texts`",
+    "ThreeTexts": "`three_texts` or `wikipedia`",
+    "NamedText": "`wikitext2`, `c4` or `{set: NAME, folder: PATH}`",
+    "TextParquet": "`{parquet: PATH, ...}`",
+    "TextPair": "`{calibration: TEXT, evaluation: TEXT}`",
     "TextFolder": "`{folder: PATH}`",
     "TextRepository": "`{repo: NAME, revision: COMMIT, ...}`, see [texts](#texts)",
     "ImageSource": "a name, `{folder: PATH, ...}` or `{repo: NAME, revision: COMMIT, ...}`, see [images](#images)",
@@ -38,7 +41,7 @@ def render(schema: Json) -> dict[str, str]:
     parts = {"top": _table(schema)}
     for part in ("Block", "Exclusion", "When", "Xref", "Activations"):
         parts[part.lower()] = _table(definitions[part])
-    parts["texts"] = _variants(definitions, "TextFolder", "TextRepository")
+    parts["texts"] = _variants(definitions, "TextFolder", "TextRepository", "TextParquet", "TextPair")
     parts["images"] = _variants(definitions, "ImageFolder", "ImageRepository")
     parts["named_images"] = ", ".join(f"`{name}`" for name in definitions["ImageSource"]["anyOf"][0]["enum"])
     for kind in ("quantizer", "method", "probe", "model"):
