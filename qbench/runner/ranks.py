@@ -117,7 +117,7 @@ def _run(cell: Cell, device: str, problem: Problem) -> tuple[list[Found], Shared
     if device == "cuda" and torch.cuda.device_count() < count:
         there = torch.cuda.device_count()
         raise CellError(
-            f"ranks: {count} needs a GPU for each rank, and torch finds {there} (allowed here: 1 to {there})"
+            f"ranks: {count} needs a GPU for each rank, and torch finds {there} (allowed here: up to {there})"
         )
     require_shardable(problem, count)
     packed, plugins = worker.pack(PlannedCell(cell, {}, ""))
