@@ -22,6 +22,7 @@ CANNOT_CHANGE_NUMBERS = {
     "qbench.runner.checkpoints": "keeps a training's state as it is, and refuses that of another ground",
     "qbench.runner.identity": "makes the key",
     "qbench.runner.machine": "measures the machine; what it sets is hashed as qbench.runner.machine:settle",
+    "qbench.runner.memory": "refuses, and changes nothing",
     "qbench.runner.sources": "makes the key",
     "qbench.runner.streamed_memory": "tells how much memory a cell should take",
     "qbench.runner.worker": "prepares processes, and carries cells and records",

@@ -191,21 +191,30 @@ class _Walk:
 
     def _problem(self, index: int, block: nn.Module) -> tuple[Problem, dict[str, Tensor], dict[str, Tensor]]:
         """Return what the method is to solve, the moments of the full-precision inputs, and the original weights."""
-        everything = replace(self._cell, quantizer=None, bits=None)
-        layers = block_layers(self._task, self._task.model, everything, index, lambda place: no_grid())
         hessians: dict[str, Tensor] = {}
-        if layers:
-            with numbered(index):
-                hessians = full_precision_hessians(self._posed(index, block, layers, self._full))
+        laid: list[str] = []
 
         def grid_of(place: GridPlace) -> BlockGrid:
+            if self._quantizer.sees_inputs and not hessians:
+                hessians.update(self._moments(index, block))
             importance = importance_of(hessians, place) if self._quantizer.sees_inputs else None
-            return lay_grid(self._task, self._quantizer, place, importance, twice=not self._sums.blocks)
+            laid.append(place.name)
+            first = len(laid) == 1 and not self._sums.blocks
+            return lay_grid(self._task, self._quantizer, place, importance, twice=first)
 
         targets = block_layers(self._task, self._task.model, self._cell, index, grid_of)
+        if targets and not hessians:
+            hessians = self._moments(index, block)
         given = self._full if self._method.calibrates_on() == "full_precision" else self._seen
         problem = self._posed(index, block, targets, given or [])
         return problem, hessians, {layer.name: layer.matrix().clone() for layer in targets}
+
+    def _moments(self, index: int, block: nn.Module) -> dict[str, Tensor]:
+        """Return the second moments of the inputs of all of a block's layers in the full-precision model."""
+        everything = replace(self._cell, quantizer=None, bits=None)
+        layers = block_layers(self._task, self._task.model, everything, index, lambda place: no_grid())
+        with numbered(index):
+            return full_precision_hessians(self._posed(index, block, layers, self._full))
 
     def _posed(self, index: int, block: nn.Module, layers: Sequence[TargetLayer], hidden: Sequence[Tensor]) -> Problem:
         # Not through this object: who has it must not reach the evaluation windows by it.
