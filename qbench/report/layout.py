@@ -14,6 +14,8 @@ _TITLES = (
     ("accuracy/top1", "acc %"),
     ("perplexity/", "ppl"),
     ("bits_per_byte/", "bits/byte"),
+    ("word_perplexity/", "word ppl"),
+    ("byte_perplexity/", "byte ppl"),
     ("next_sentence/acc", "acc"),
     ("next_sentence/acc_norm", "acc norm"),
     ("next_sentence/acc_mutual_info", "acc MI"),

@@ -154,7 +154,7 @@ def _parsed(file: Path, modified: int) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise AssetError(f"{file}: no YAML: {' '.join(str(error).split())[:200]}") from error
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
     if not isinstance(found, dict):
         raise AssetError(f"{file}: given {type(found).__name__} (allowed: a mapping)")
     return found

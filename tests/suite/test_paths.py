@@ -103,6 +103,10 @@ def test_paths_of_a_model_are_resolved_at_any_depth(load: Callable[..., Suite], 
         ("{name: disk, path: ../a}", "path"),
         ("{name: disk, text: {folder: ../a}}", "text.folder"),
         ("{name: disk, text: {parts: [1, {path: ../a}]}}", "text.parts[1].path"),
+        ("{name: disk, text: {parquet: ../a}}", "text.parquet"),
+        ("{name: disk, text: {parquet: [a, ../a]}}", "text.parquet[1]"),
+        ("{name: disk, text: {parquet: a, evaluation_parquet: ../a}}", "text.evaluation_parquet"),
+        ("{name: disk, text: {lm_eval_folder: ../a}}", "text.lm_eval_folder"),
     ],
 )
 def test_a_path_that_leaves_is_refused_with_its_place(refusal: Callable[..., str], model: str, where: str) -> None:

@@ -357,7 +357,8 @@ def test_the_first_by_line_is_told(refusal: Callable[..., str]) -> None:
     text = "metrics: [lost]\n" + SUITE.replace("[4, 2]", "[0]")
     assert refusal(text) == (
         "s.yaml:1: `metrics[0]`: given 'lost': did you mean 'loss'? "
-        "(allowed: accuracy, bits_per_byte, byte_perplexity, lm_eval:TASK, loss, next_sentence, word_perplexity) (and 1 more)"
+        "(allowed: accuracy, bits_per_byte, byte_perplexity, lm_eval:TASK, loss, next_sentence, word_perplexity) "
+        "(and 1 more)"
     )
 
 
