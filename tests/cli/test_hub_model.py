@@ -51,6 +51,7 @@ def test_from_a_saved_folder_to_a_leaderboard(written: Path, call: Any) -> None:
     said = call(*RUN)
     assert said.code == 0, said.err
     assert said.out.startswith("mine: 6 cells: 6 ok")
+    assert "Loading" not in said.err  # a bar of a library
     records = {record.label: record for record in RunFolder(written / "results" / "runs" / "mine").read_all().values()}
     assert {label.partition("/")[0] for label in records} == {"tiny", "tiny-half"}
     for label, record in records.items():
