@@ -135,7 +135,8 @@ class QuantizedWeight(LatentWeight):
         super().__init__(layer)
         self._options = options
         self._oscillation: Oscillation | None = None
-        self._first = self.latent.detach().clone()
+        # In the weight's own type, which holds it as well as float32 does.
+        self._first = self.latent.detach().to(self._weight.dtype, copy=True)
         self._matrix = to_matrix(layer.module, self.latent.detach())
         self._target = to_matrix(layer.module, self._weight.detach())
         # A weight in another order of memory has no matrix that is a view of it.
@@ -225,7 +226,7 @@ class QuantizedWeight(LatentWeight):
             The latent weight holds NaN or infinity.
         """
         self.require_finite()
-        changes, first = (part.abs().sum() for part in (self.latent.detach() - self._first, self._first))
+        changes, first = (part.float().abs().sum() for part in (self.latent.detach() - self._first, self._first))
         moved = self.layer.total(changes) / self.layer.total(first).clamp(min=1e-30)
         details = {"moved_l1": float(moved)} | (self._oscillation.details() if self._oscillation else {})
         grid = self.grid()

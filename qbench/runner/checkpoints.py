@@ -7,6 +7,7 @@ went on with them would be neither the one nor the other.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -98,11 +99,14 @@ class CheckpointFile:
         if not self.path.exists():
             return None
         try:
-            with safe_open(self.path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            with safe_open(self.path, framework="pt") as file:
                 told = json.loads((file.metadata() or {})["training"])
                 was, facts, seconds = dict(told["fingerprint"]), dict(told["facts"]), float(told["seconds"])
                 self._require_same(was)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+            if _sha256(tensors, facts) != told["sha256"]:
+                raise ValueError("its bytes are not those that were written")
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             said = str(error).partition("\n")[0]
             raise CellError(f"{self.path} is no checkpoint ({said:.120}); {_CURE}") from error
@@ -112,9 +116,10 @@ class CheckpointFile:
     def _require_same(self, was: Mapping[str, str]) -> None:
         for name, now in self._fingerprint.items():
             if was.get(name) != now:
+                word = _WORDS.get(name, name)
                 raise CellError(
-                    f"{self.path} holds a training of another {_WORDS.get(name, name)} (was {was.get(name)}, is {now}), "
-                    f"which would go on with other numbers; {_CURE}, and the same {_WORDS.get(name, name)} goes on"
+                    f"{self.path} is of a training on another {word} (was {was.get(name)}, is {now}): numbers would be "
+                    f"others from there on; the same {word} goes on from it, and {_CURE}"
                 )
 
     def due(self) -> bool:
@@ -130,7 +135,12 @@ class CheckpointFile:
             The disk is full, say; the last one is as it was.
         """
         before = time.monotonic()
-        told = {"fingerprint": self._fingerprint, "facts": snapshot.facts, "seconds": self.elapsed()}
+        told = {
+            "fingerprint": self._fingerprint,
+            "facts": snapshot.facts,
+            "seconds": self.elapsed(),
+            "sha256": _sha256(snapshot.tensors, snapshot.facts),
+        }
         try:
             _write(self.path, snapshot.tensors, {"training": json.dumps(told)})
         except OSError as error:
@@ -178,6 +188,19 @@ _WORDS = {"device_name": "processor", "cpu_capability": "instruction set", "thre
 _CURE = "--fresh begins the cell again"
 
 
+def _bytes_of(tensor: Tensor) -> memoryview:
+    plain = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(plain.view(torch.uint8).numpy()) if plain.numel() else memoryview(b"")
+
+
+def _sha256(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(_bytes_of(tensors[name]))
+    return found.hexdigest()
+
+
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write safetensors one after the other: the library's own way has all of them in memory twice."""
     header: dict[str, Any] = {"__metadata__": metadata}
@@ -195,9 +218,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
             file.write(len(text).to_bytes(8, "little"))
             file.write(text)
             for tensor in tensors.values():
-                plain = tensor.detach().cpu().contiguous().reshape(-1)
-                if plain.numel():
-                    file.write(plain.view(torch.uint8).numpy().data)
+                file.write(_bytes_of(tensor))
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)

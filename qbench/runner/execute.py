@@ -31,7 +31,7 @@ from qbench.methods.layer_inputs import (
 from qbench.methods.problem import Problem, Solution
 from qbench.methods.training_options import WeightTraining
 from qbench.quant.block_grid import BlockGrid
-from qbench.runner import evidence, machine, probing
+from qbench.runner import evidence, machine, memory, probing
 from qbench.runner.checkpoints import CheckpointFile, Clock, fingerprint
 from qbench.runner.handed_over import HandedWatch
 from qbench.runner.identity import PlannedCell
@@ -140,9 +140,11 @@ def _measure_streamed(cell: Cell, session: Session, record: Record, weights_path
 def _measure_control(cell: Cell, session: Session, record: Record, clock: Clock) -> None:
     assert isinstance(cell.method, FineTuning)
     task = session.task(cell)
+    whole = make_problem(task, session.model(cell), cell, lambda place: no_grid())
+    record.facts = _memory_facts(cell, whole, session.device)
     model = copy.deepcopy(session.model(cell))
     problem = replace(make_problem(task, model, cell, lambda place: no_grid()), checkpoints=clock.checkpoints)
-    record.facts = task.facts() | {"trained_layers": len(problem.layers)} | _batch_norm_facts(cell, session)
+    record.facts |= task.facts() | {"trained_layers": len(problem.layers)} | _batch_norm_facts(cell, session)
     machine.seed_everything(problem.seed_of("method"))
     machine.warm_up(session.device)
     clock.start()
@@ -205,14 +207,17 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
         return session.grid(cell, place).copy()
 
     full_precision = session.model(cell)
+    whole = make_problem(task, full_precision, cell, lambda place: no_grid())
+    record.facts = _memory_facts(cell, whole, session.device)
+    # Views of the full-precision model where its type is float32: nobody writes there.
+    originals = {layer.name: layer.matrix() for layer in whole.layers}
     problem = make_problem(task, copy.deepcopy(full_precision), cell, grid_of)
     own = make_problem(task, copy.deepcopy(full_precision), cell, grid_of) if cell.trajectory else problem
     watch = probing.trajectory(cell, task, own, problem, session.memory)
     handed = None if watch is None else HandedWatch(watch)
     problem = replace(problem, watch=handed, checkpoints=clock.checkpoints)
-    originals = {layer.name: layer.matrix().clone() for layer in problem.layers}
     hessians = session.hessians(cell)
-    record.facts = task.facts() | _batch_norm_facts(cell, session)
+    record.facts |= task.facts() | _batch_norm_facts(cell, session)
     record.facts |= {
         "quantized_layers": len(problem.layers),
         "quantized_parameters": sum(weight.numel() for weight in originals.values()),
@@ -244,7 +249,7 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
         record.traces |= watch.traces()
     solution.check(problem)
     # The method owned its copy of the model: whatever it changed there beside its codes must not be measured.
-    del problem
+    del problem, own, watch, handed
     model = copy.deepcopy(full_precision)
     problem = make_problem(task, model, cell, grid_of)
     with torch.no_grad():
@@ -292,6 +297,15 @@ def _counted(problem: Problem, record: Record) -> Iterator[None]:
     record.cost.method_seconds += time.monotonic() - started
     # The same data again for a method that has seen them, new to one that has not.
     record.cost.calibration_tokens = max(record.cost.calibration_tokens, problem.calibration_tokens)
+
+
+def _memory_facts(cell: Cell, problem: Problem, device: str) -> dict[str, Any]:
+    """Return how much memory the cell is expected to need, after making sure that this can be had."""
+    if cell.is_shared:
+        return {}  # its ranks have memory of their own
+    expected = memory.estimate(cell, problem)
+    expected.require(memory.free_memory(device), device)
+    return {"memory_estimate_bytes": expected.total}
 
 
 def _batch_norm_facts(cell: Cell, session: Session) -> dict[str, str | int]:
