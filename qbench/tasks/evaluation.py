@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 EVALUATION_READ = "qbench.evaluation"
 """The audit event (see `sys.audit`) of data of an evaluation split being read; its argument says which data."""
@@ -34,7 +35,10 @@ class Evaluation:
         from what stands before it in its window; ``loss/cross_entropy`` is in nats an image, ``accuracy/top1`` a share.
     documents : list of (str, int, float)
         Document (or group of images), predicted tokens (or images), and the sum of their losses in nats.
+    facts : dict
+        What a record should say of data that the key of its cell does not know.
     """
 
     metrics: dict[str, float]
     documents: list[tuple[str, int, float]]
+    facts: dict[str, Any] = field(default_factory=dict)

@@ -45,6 +45,11 @@ class Harness:
         Tokens the model sees at once.
     rows : int
         Requests a batch.
+
+    Attributes
+    ----------
+    questions_read : dict of str to dict
+        Of each task of lm-eval that has been measured: its version, how many questions were read, and their sha256.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Harness:
     ) -> None:
         self._tokenizer, self._documents, self._spec = tokenizer, documents, spec
         self._max_length, self._rows = max_length, rows
+        self.questions_read: dict[str, dict[str, Any]] = {}
 
     def measure(self, model: nn.Module, metrics: tuple[str, ...]) -> dict[str, float]:
         """Return lm-eval's numbers for the metrics that are asked for; others are passed over.
@@ -103,7 +109,8 @@ class Harness:
                 loaded = TaskManager(include_defaults=False).load(tasks)
                 results = evaluate(lm=wrapped, task_dict=loaded, bootstrap_iters=0, log_samples=False)["results"]
             if named:
-                found = scores(wrapped, named, self._spec.lm_eval_folder, self._spec.lm_eval_limit)
+                found, read = scores(wrapped, named, self._spec.lm_eval_folder, self._spec.lm_eval_limit)
+                self.questions_read |= read
         convention = f"rolling{self._max_length}"
         if "bits_per_byte" in metrics:
             found[f"bits_per_byte/{convention}"] = float(results["bits_per_byte"]["bits_per_byte,none"])

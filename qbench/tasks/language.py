@@ -160,9 +160,11 @@ class LanguageTask:
             f"loss/{convention}": loss,
             f"perplexity/{convention}": math.exp(loss) if loss < 700 else math.inf,
         }
+        facts: dict[str, Any] = {}
         if set(metrics) - {"loss"}:
             found |= self._harness.measure(model, metrics)
-        return Evaluation(found, rows)
+            facts = {"lm_eval": self._harness.questions_read} if self._harness.questions_read else {}
+        return Evaluation(found, rows, facts)
 
     def facts(self) -> dict[str, Any]:
         """Return what a table must say of the model and its data."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from qbench.errors import AssetError, CellError, UnknownNameError, nearest
+from qbench.tasks import assets
 from qbench.tasks.evaluation import announce
 from qbench.tasks.lm_eval_files import local_tasks, task_config, task_rows
 
@@ -32,8 +35,10 @@ def needs_hub(metric: str, folder: Path | None) -> bool:
     return folder is None or metric.removeprefix(PREFIX) not in local_tasks(folder)
 
 
-def scores(lm: Any, names: Sequence[str], folder: Path | None, limit: int | None) -> dict[str, float]:
-    """Return lm-eval's scores of a model, each as ``<task>/<score>``; call it fenced (see `harness_fence`).
+def scores(
+    lm: Any, names: Sequence[str], folder: Path | None, limit: int | None
+) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
+    """Return lm-eval's scores of a model, and what was read for them; call it fenced (see `harness_fence`).
 
     Parameters
     ----------
@@ -46,6 +51,11 @@ def scores(lm: Any, names: Sequence[str], folder: Path | None, limit: int | None
     limit : int or None
         Questions a task, from its first; all when None.
 
+    Returns
+    -------
+    tuple of dict
+        Scores by ``<task>/<score>``; and by task its version, the number of questions, and the sha256 of these.
+
     Raises
     ------
     CellError
@@ -54,42 +64,60 @@ def scores(lm: Any, names: Sequence[str], folder: Path | None, limit: int | None
     local = {} if folder is None else local_tasks(folder)
     from_folder = [name for name in names if name in local]
     found: dict[str, float] = {}
+    read: dict[str, dict[str, Any]] = {}
     if from_folder:
         assert folder is not None
         configs = [_local(folder, local[name]) for name in from_folder]
         with _templates_without_code():
-            found |= _measured(lm, from_folder, configs, limit, own=False)
+            _measure(lm, from_folder, configs, limit, found, read)
         for config in configs:
             _check_measured(config, found)
     from_hub = [name for name in names if name not in local]
     if from_hub:
-        found |= _measured(lm, from_hub, from_hub, limit, own=True)
-    return {name: found[name] for name in sorted(found)}
+        _measure(lm, from_hub, from_hub, limit, found, read)
+    return {name: found[name] for name in sorted(found)}, read
 
 
-def _measured(lm: Any, names: list[str], specs: list[Any], limit: int | None, *, own: bool) -> dict[str, float]:
+def _measure(
+    lm: Any,
+    names: list[str],
+    specs: Sequence[str | dict[str, Any]],
+    limit: int | None,
+    found: dict[str, float],
+    read: dict[str, dict[str, Any]],
+) -> None:
     from lm_eval import evaluate
     from lm_eval.tasks import TaskManager
 
     for name in names:
         announce("evaluation", f"lm-eval's {name}")
-    manager = _every_task() if own else TaskManager(include_defaults=False)
-    unknown = [name for name in names if own and name not in manager.task_index]
+    by_name = [spec for spec in specs if isinstance(spec, str)]
+    manager = _every_task() if by_name else TaskManager(include_defaults=False)
+    unknown = [name for name in by_name if name not in manager.task_index]
     if unknown:
         raise CellError(f"{UnknownNameError('task of lm-eval', unknown[0], manager.all_tasks)}")
     # A metric that lm-eval does not know is code that it would download.
     os.environ["HF_EVALUATE_OFFLINE"] = "1"
     try:
-        loaded = manager.load(specs)
+        loaded = manager.load(list(specs))
         for task in loaded["tasks"].values():
             task.set_fewshot_seed(_FEWSHOT_SEED)
         results = evaluate(lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=0, log_samples=False)["results"]
+        read |= {name: _read(task, limit) for name, task in loaded["tasks"].items()}
     except AssetError:
         raise
     except Exception as error:  # lm-eval, datasets and a task's own templates each raise kinds of their own
         reason = " ".join(str(error).split())[:200]
         raise CellError(f"lm_eval: {', '.join(names)} cannot be measured: {type(error).__name__}: {reason}") from error
-    return {score: value for name in names for score, value in _of_task(name, results).items()}
+    for name in names:
+        found |= _of_task(name, results)
+
+
+def _read(task: Any, limit: int | None) -> dict[str, Any]:
+    questions = list(islice(task.eval_docs, limit))
+    text = "".join(json.dumps(question, sort_keys=True, default=repr) + "\n" for question in questions)
+    version = None if task.VERSION == "Yaml" else task.VERSION  # what lm-eval says where a file says nothing
+    return {"version": version, "questions": len(questions), "sha256": assets.sha256_text(text)}
 
 
 @cache

@@ -103,8 +103,10 @@ def test_a_local_task_gives_what_its_likelihoods_give(task: LanguageTask) -> Non
 
 def test_a_limit_is_the_first_questions(folder: Path) -> None:
     task = spec_of(folder, limit=1).load(0, "cpu")
-    found = task.evaluate(task.model, ("lm_eval:colours",)).metrics
+    evaluation = task.evaluate(task.model, ("lm_eval:colours",))
+    found = evaluation.metrics
     assert {name: value for name, value in found.items() if name.startswith("colours/")} == by_hand(task, ROWS[:1])
+    assert evaluation.facts["lm_eval"]["colours"]["questions"] == 1
 
 
 def test_examples_before_a_question_are_the_same_every_time(task: LanguageTask) -> None:
@@ -126,6 +128,8 @@ def test_end_to_end_a_cell_has_the_scores_in_its_record(folder: Path, tmp_path: 
     record = execute(planned, "test", Session("cpu"), tmp_path / "weights")
     assert record.clean, record.reason
     assert 0 <= record.metrics["colours/acc"] <= 1
+    read = record.facts["lm_eval"]["colours"]
+    assert (read["version"], read["questions"], len(read["sha256"])) == (2, 6, 64)
     assert record.key["data"]["lm_eval/data/rows.jsonl"]
     assert record.key["metrics"] == ["loss", "lm_eval:colours"]
 
