@@ -216,6 +216,7 @@ def _impossible(cell: Cell) -> str | None:
         if reason is None and cell.quantizer is not None and cell.bits is not None:
             asked = cell.quantizer
             reason = cell.quantizer.refuses(cell.bits) or procedure.refuses_grid(cell.quantizer) or _of_inputs(cell)
+            reason = reason or _of_ranks(cell)
             if reason is None:
                 asked = cell.model
                 reason = cell.model.refuses_quantizer(cell.quantizer, cell.bits)
@@ -223,6 +224,13 @@ def _impossible(cell: Cell) -> str | None:
         said = " ".join(str(error).split())[:200]
         return f"{asked.name} or {procedure.name} cannot say whether it fits: {type(error).__name__}: {said}"
     return reason
+
+
+def _of_ranks(cell: Cell) -> str | None:
+    """Return why nobody can look on at a training that several processes share."""
+    if cell.trajectory and cell.is_shared and cell.method is not None:
+        return f"a trajectory sees whole weights, and {cell.method.label()} shares their rows out (trajectory: 0)"
+    return None
 
 
 def _of_inputs(cell: Cell) -> str | None:

@@ -115,3 +115,13 @@ def test_what_moves_weights_alone_is_left_out_where_inputs_are_quantized(load: L
     assert skips["near"] == skips["fp"] == ""
     assert "a probe moves weights alone" in skips["look"]
     assert "a trajectory measures weights alone" in skips["train[steps=10]"]
+
+
+def test_a_trajectory_does_not_see_weights_that_processes_share(load: Load, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Train, "control", lambda self: Near(name="warm"))
+    monkeypatch.setattr(Train, "ranks", 2, raising=False)
+    for count, skip in ((5, "a trajectory sees whole weights, and train[steps=10] shares their rows out"), (0, "")):
+        cells = enumerate_cells(load(LOOKING + f"  trajectory: {count}\n"))
+        skips = {cell.axes()["method"]: cell.skip or "" for cell in cells}
+        assert skips["train[steps=10]"].startswith(skip)
+        assert bool(skips["train[steps=10]"]) == (count > 0)
