@@ -76,7 +76,8 @@ class Trajectory:
         self._batches = _training_batches(scene)
         self._train_full = scene.remember("training losses", lambda: self._train_losses(scene.full))
         self._first = {name: value.clone() for name, value in trained.named_buffers()}
-        self.seconds += time.monotonic() - started
+        self._before = time.monotonic() - started
+        self.seconds += self._before
 
     def wants(self, step: int) -> bool:
         """Return whether the weights after so many updates are to be measured."""
@@ -104,8 +105,9 @@ class Trajectory:
         return dict(self._curves)
 
     def state(self) -> dict[str, Any]:
-        """Return the curves so far, and the seconds that they took."""
-        return {"curves": {name: list(curve) for name, curve in self._curves.items()}, "seconds": self.seconds}
+        """Return the curves so far, and the seconds that they took after what came before the training."""
+        curves = {name: list(curve) for name, curve in self._curves.items()}
+        return {"curves": curves, "seconds": self.seconds - self._before}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on with the curves of an earlier process; see `state`."""

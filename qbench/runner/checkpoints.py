@@ -22,6 +22,7 @@ from torch import Tensor
 
 from qbench.atomic import unwritable
 from qbench.errors import CellError
+from qbench.geometry.trajectory import Trajectory
 from qbench.methods.checkpoints import Snapshot
 from qbench.store.ground import BYTES_DEPEND_ON
 
@@ -167,16 +168,27 @@ class Clock:
 
     def __init__(self, checkpoints: CheckpointFile | None, found: Mapping[str, str]) -> None:
         self.checkpoints, self._found, self._started = checkpoints, found, 0.0
+        self._watch: Trajectory | None = None
+        self._looked = 0.0
 
-    def start(self) -> None:
-        """Begin to count: the method is about to be asked."""
+    def start(self, watch: Trajectory | None = None) -> None:
+        """Begin to count: the method is about to be asked.
+
+        Parameters
+        ----------
+        watch : Trajectory, optional
+            Who looks on; the time that takes is not the method's.
+        """
+        self._watch, self._looked = watch, 0.0 if watch is None else watch.seconds
         self._started = time.monotonic()
         if self.checkpoints is not None:
             self.checkpoints.begin(self._found)
 
-    def seconds(self) -> float:
+    def stop(self) -> float:
         """Return the seconds that the method has taken."""
-        return time.monotonic() - self._started if self.checkpoints is None else self.checkpoints.elapsed()
+        seconds = time.monotonic() - self._started if self.checkpoints is None else self.checkpoints.elapsed()
+        watch, self._watch = self._watch, None
+        return seconds if watch is None else seconds - (watch.seconds - self._looked)
 
     def facts(self) -> dict[str, int]:
         """Return what a record says of a training that went on."""
@@ -190,7 +202,7 @@ _CURE = "--fresh begins the cell again"
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     plain = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(plain.view(torch.uint8).numpy()) if plain.numel() else memoryview(b"")
+    return plain.view(torch.uint8).numpy().data if plain.numel() else memoryview(b"")
 
 
 def _sha256(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:

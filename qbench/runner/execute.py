@@ -152,7 +152,7 @@ def _measure_control(cell: Cell, session: Session, record: Record, clock: Clock)
         found, shared = _train(cell, session.device, problem)
     record.facts |= clock.facts() if shared is None else shared.facts()
     record.cost = Cost(
-        method_seconds=clock.seconds() if shared is None else shared.seconds,
+        method_seconds=clock.stop() if shared is None else shared.seconds,
         train_tokens=found.train_tokens,
         train_steps=found.train_steps,
     )
@@ -231,11 +231,11 @@ def _measure_quantized(cell: Cell, session: Session, record: Record, weights_pat
 
     machine.seed_everything(problem.seed_of("method"))
     machine.warm_up(session.device)
-    clock.start()
+    clock.start(watch)
     with evaluation_fence.around(task):
         solution, shared = _solve(cell, session.device, problem)
     record.facts |= clock.facts() if shared is None else shared.facts()
-    seconds = clock.seconds() - (0.0 if watch is None else watch.seconds) if shared is None else shared.seconds
+    seconds = clock.stop() if shared is None else shared.seconds
     if not isinstance(solution, Solution):
         raise CellError(f"the method returned {type(solution).__name__} (allowed: a Solution)")
     record.cost = Cost(

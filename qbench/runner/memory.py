@@ -234,14 +234,18 @@ class _Shapes:
         by_block = [_hessians(block) for block in layers]
         self.hessians, self.largest_hessians = sum(by_block), max(by_block, default=0)
         self.largest_block = max((sum(math.prod(one) for one in block) for block in layers), default=0)
-        self.multiplied = sum(module.weight.numel() for module in model.modules() if _multiplies(module))
+        self.multiplied = sum(weight.numel() for module in model.modules() for weight in _multiplied(module))
         self.is_language = hasattr(self._config, "vocab_size") and not hasattr(model, "classifier")
         first = problem.calibration[0]
         self._row_tokens = problem.tokens_of(first) // max(1, len(first)) if self.is_language else 1
         self._seen = None if self.is_language else _outputs(problem)
 
     def _number(self, *names: str) -> int:
-        return next((int(found) for name in names if (found := getattr(self._config, name, None))), 0)
+        for name in names:
+            found: int | None = getattr(self._config, name, None)
+            if found:
+                return found
+        return 0
 
     @property
     def evaluation(self) -> int:
@@ -289,8 +293,10 @@ def _hessians(block: Sequence[tuple[int, int]]) -> int:
     return sum(4 * columns * columns * -(-count // 2) for columns, count in widths.items())
 
 
-def _multiplies(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear | nn.Conv2d) or type(module).__name__ == "Conv1D"
+def _multiplied(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that autocast keeps a copy of: those that go into products."""
+    product = isinstance(module, nn.Linear | nn.Conv2d) or type(module).__name__ == "Conv1D"
+    return list(module.parameters(recurse=False)) if product else []
 
 
 @torch.no_grad()

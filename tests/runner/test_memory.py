@@ -102,7 +102,6 @@ def test_expected_peaks_are_those_that_are_measured_within_a_factor_of_two() -> 
     assert found.keys() == WAYS.keys()
     wrong = {name: one for name, one in found.items() if not 0.5 < one[0] / one[1] < 2}
     assert not wrong, found
-    print(found)
     expected = {name: one[0] for name, one in found.items()}
     assert max(expected["again"], expected["parts"]) < expected["plain"] and expected["half"] < expected["plain"]
 
@@ -151,8 +150,9 @@ def test_the_parts_are_those_of_the_shapes(llama: MakeCell, expect: Callable[[Ce
 def _attention(sizes: Any) -> int:
     """Return the numbers a token that the inputs and outputs of the four layers around attention have."""
     hidden, heads = sizes.hidden_size, sizes.num_attention_heads
-    keys = hidden // heads * (getattr(sizes, "num_key_value_heads", None) or heads)
-    return 2 * hidden + 2 * (hidden + keys) + 2 * hidden
+    keys: int = hidden // heads * (getattr(sizes, "num_key_value_heads", None) or heads)
+    total: int = 2 * hidden + 2 * (hidden + keys) + 2 * hidden
+    return total
 
 
 def test_images_are_measured_by_running_one(images: MakeCell, expect: Callable[[Cell], Estimate]) -> None:
