@@ -229,9 +229,10 @@ class _Walk:
     def _solved(self, problem: Problem, index: int) -> Solution:
         if not self._sums.blocks:
             machine.seed_everything(self._seed)
-            machine.warm_up(self._task.device)
+            with torch.enable_grad():
+                machine.warm_up(self._task.device)
         started = time.monotonic()
-        with evaluation_fence.around(self._task), numbered(index):
+        with evaluation_fence.around(self._task), numbered(index), torch.enable_grad():
             solution = self._method.solve(problem)
         cost = self._record.cost
         cost.method_seconds += time.monotonic() - started

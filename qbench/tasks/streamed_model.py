@@ -66,7 +66,6 @@ class StreamedModel:
         # As from_pretrained does: buffers that no checkpoint holds are computed, tied weights are made one.
         frame.initialize_weights()
         frame.tie_weights(missing_keys=missing, recompute_mapping=False)
-        frame.requires_grad_(requires_grad=False)
         self._require_loaded(inside, missing)
 
     @contextmanager
@@ -113,7 +112,7 @@ class StreamedModel:
             if own is None:
                 owner._buffers[leaf] = tensor
             else:
-                owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+                owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=own.requires_grad)
             # Tells transformers that there is nothing to be drawn at random here.
             (owner._buffers[leaf] if own is None else owner._parameters[leaf])._is_hf_initialized = True  # type: ignore[union-attr]
 

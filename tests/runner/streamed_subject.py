@@ -31,8 +31,6 @@ from qbench.tasks.lazy_checkpoint import LazyCheckpoint
 from qbench.tasks.streamed_model import StreamedModel, StreamedTask, build_frame
 from qbench.tasks.torchvision_ops import declare_missing_operators
 
-SEVEN_BILLION = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "vocab_size": 32000}
-
 
 class DrawnCheckpoint(LazyCheckpoint):
     """A checkpoint that is nowhere: a tensor is drawn from its name."""
@@ -75,29 +73,33 @@ class DrawnLlama(PretrainedLM):
 def measure(given: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     torch.set_num_threads(given.pop("threads", 1))
     methods: dict[str | None, Any] = {None: None, "rtn": RoundToNearest(name="rtn"), "gptq": GPTQ(name="gptq")}
-    wanted = given.pop("methods")
-    spec = DrawnLlama(name="drawn", device_map="streamed", **given)
+    names = given.pop("methods")
+    sizes = given.pop("sizes")
     session = Session("cpu")
-    found = []
     machine.warm_up("cpu")
-    for name in wanted:
-        quantizer = AbsMax.model_validate({"name": "absmax", "granularity": {"per_group": 64}})
-        cell = Cell(spec, *((quantizer, 4, methods[name]) if name else (None, None, None)), 0, ("loss",))
-        started = time.monotonic()
-        record = execute(PlannedCell(cell, {}, "0" * 64), "test", session, folder / "weights.safetensors")
-        parts = streamed_peak(shapes_of(session.task(cell)), methods[name] and methods[name].calibrates_on())
-        found.append(
-            {
-                "method": name,
-                "reason": record.reason and record.facts.get("traceback", record.reason),
-                "peak": record.cost.peak_memory_bytes,
-                "estimate": record.facts.get("memory_estimate_bytes"),
-                "parts": parts,
-                "seconds": time.monotonic() - started,
-                "layers": len(record.layers),
-            }
-        )
+    found = []
+    for own in sizes:
+        spec = DrawnLlama(name="drawn", device_map="streamed", sizes=own, **given)
+        found += [_measured(spec, name, methods[name], session, folder) for name in names]
     return found
+
+
+def _measured(spec: DrawnLlama, name: str | None, method: Any, session: Session, folder: Path) -> dict[str, Any]:
+    quantizer = AbsMax.model_validate({"name": "absmax", "granularity": {"per_group": 64}})
+    cell = Cell(spec, *((None, None, None) if method is None else (quantizer, 4, method)), 0, ("loss",))
+    started = time.monotonic()
+    record = execute(PlannedCell(cell, {}, "0" * 64), "test", session, folder / "weights.safetensors")
+    seconds = time.monotonic() - started
+    parts = streamed_peak(shapes_of(session.task(cell)), None if method is None else method.calibrates_on())
+    return {
+        "method": name,
+        "reason": record.reason and record.facts.get("traceback", record.reason),
+        "peak": record.cost.peak_memory_bytes,
+        "estimate": record.facts.get("memory_estimate_bytes"),
+        "parts": parts,
+        "seconds": seconds,
+        "layers": len(record.layers),
+    }
 
 
 if __name__ == "__main__":
