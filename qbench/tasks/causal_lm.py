@@ -182,6 +182,10 @@ class PretrainedLM(LanguageModelSpec):
         """
         raise NotImplementedError
 
+    def has_safetensors(self) -> bool:
+        """Return whether the weights are read from safetensors files."""
+        return True
+
     def load(self, seed: int, device: str) -> LanguageTask:
         """Load the model from its folder or repository; see `ModelSpec.load`."""
         from qbench.tasks.pretrained import load_pretrained
@@ -212,12 +216,22 @@ class CausalLM(PretrainedLM):
         A folder made by ``save_pretrained``, with safetensors weights and a tokenizer; inside the suite's folder.
     repo, revision : str or None
         A repository and the full commit hash in it.
+    weights : str
+        ``safetensors``, or ``pytorch``: the tensors of ``pytorch_model.bin``, for places that hold nothing else. No
+        code in such a file is run.
     """
 
     title: Title | None = None
     path: Path | None = None
     repo: str | None = None
     revision: Commit | None = None
+    weights: Literal["safetensors", "pytorch"] = "safetensors"
+
+    @model_validator(mode="after")
+    def _can_be_streamed(self) -> CausalLM:
+        if self.device_map == "streamed" and self.weights != "safetensors":
+            raise ValueError("blocks are read one by one from safetensors files only (allowed: device_map: whole)")
+        return self
 
     @model_validator(mode="after")
     def _one_source(self) -> CausalLM:
@@ -244,6 +258,10 @@ class CausalLM(PretrainedLM):
             return str(self.path), {}
         return str(self.repo), {"revision": str(self.revision)}
 
+    def has_safetensors(self) -> bool:
+        """Return whether the weights are read from safetensors files."""
+        return self.weights == "safetensors"
+
     def needs_hub(self) -> bool:
         """Return whether the model or its text comes from a repository."""
         return self.repo is not None or super().needs_hub()
@@ -256,8 +274,8 @@ class CausalLM(PretrainedLM):
         if not self.path.is_dir():
             raise AssetError(f"model folder {self.path} does not exist")
         # A tokenizer may be in tokenizer.json, or in vocab.txt, merges.txt or a sentencepiece .model.
-        read = {".safetensors", ".json", ".txt", ".model"}
-        files = sorted(file for file in self.path.iterdir() if file.suffix in read)
-        if not any(file.suffix == ".safetensors" for file in files):
-            raise AssetError(f"model folder {self.path} holds no .safetensors file")
+        ending = ".safetensors" if self.has_safetensors() else ".bin"
+        files = sorted(file for file in self.path.iterdir() if file.suffix in {ending, ".json", ".txt", ".model"})
+        if not any(file.suffix == ending for file in files):
+            raise AssetError(f"model folder {self.path} holds no {ending} file")
         return {**{f"model/{file.name}": atomic.sha256_file(file) for file in files}, **data}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -37,8 +38,15 @@ def load_pretrained(spec: PretrainedLM, seed: int, device: str) -> LanguageTask:
             streamed = load_streamed(place, pins, spec.label(), dtype, device)
             model: Any = streamed.frame
         else:
+            # Otherwise transformers asks a bot of the hub to convert a repository that has no safetensors.
+            os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
             model = AutoModelForCausalLM.from_pretrained(
-                place, dtype=dtype, use_safetensors=True, trust_remote_code=False, **pins
+                place,
+                dtype=dtype,
+                use_safetensors=spec.has_safetensors(),
+                weights_only=True,
+                trust_remote_code=False,
+                **pins,
             )
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **pins)
     except AssetError:

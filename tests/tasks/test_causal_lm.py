@@ -125,6 +125,8 @@ def test_a_repository_that_cannot_be_reached_is_one_line() -> None:
         ({"path": "m", "revision": COMMIT}, "repo needs revision"),
         ({"repo": "a/b", "revision": "main"}, "'main' is not a full commit hash"),
         ({"repo": "a/b", "revision": COMMIT[:12]}, "is not a full commit hash"),
+        ({"path": "m", "weights": "pytorch", "device_map": "streamed"}, "from safetensors files only"),
+        ({"path": "m", "weights": "pickle"}, "Input should be 'safetensors' or 'pytorch'"),
         ({"path": "m", "text": "wikitext"}, "'wikitext' is not a text source"),
         ({"path": "m", "window": 4}, "greater than or equal to 8"),
         ({"path": "m", "evaluation_windows": 0}, "greater than or equal to 1"),
@@ -276,3 +278,35 @@ def test_a_model_without_a_title_is_called_what_its_folder_or_repository_is_call
     assert named(path="models/tiny", title="Tiny") == "Tiny"
     with pytest.raises(ValidationError, match=r"'a,b' is not a title \(allowed: .*\): give one as title"):
         named(path="models/a,b")
+
+
+def test_weights_of_pytorch_are_read_where_they_are_asked_for_and_are_part_of_the_cell(
+    folder: Path, tmp_path: Path
+) -> None:
+    plain = spec_of(folder).load(0, "cpu").model
+    other = copied(folder, tmp_path / "other")
+    (other / "model.safetensors").unlink()
+    with pytest.raises(AssetError, match=r"holds no \.safetensors file$"):
+        spec_of(other).fingerprint(0)
+    with pytest.raises(AssetError, match="no model can be loaded"):
+        spec_of(other).load(0, "cpu")
+    torch.save(plain.state_dict(), other / "pytorch_model.bin")
+    spec = spec_of(other, weights="pytorch")
+    found = spec.load(0, "cpu").model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in plain.state_dict().items())
+    assert "model/pytorch_model.bin" in spec.fingerprint(0)
+    with pytest.raises(AssetError, match=r"holds no \.bin file$"):
+        spec_of(folder, weights="pytorch").fingerprint(0)
+
+
+def test_code_in_weights_of_pytorch_is_not_run(folder: Path, tmp_path: Path) -> None:
+    class Runs:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    other = copied(folder, tmp_path / "other")
+    (other / "model.safetensors").unlink()
+    torch.save({"model.norm.weight": Runs()}, other / "pytorch_model.bin")
+    with pytest.raises(AssetError, match="no model can be loaded"):
+        spec_of(other, weights="pytorch").load(0, "cpu")
+    assert not (tmp_path / "ran").exists()
