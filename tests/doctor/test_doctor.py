@@ -297,6 +297,21 @@ def test_records_of_a_shipped_suite_that_are_none_of_its_cells_today_are_counted
     assert runs.cells_today("mine") is None
 
 
+def test_checkpoints_of_cells_that_a_suite_has_no_more_are_told(tmp_path: Path) -> None:
+    today = sorted(runs.cells_today("smoke") or ())
+    folder = RunFolder(tmp_path / "smoke")
+    folder.write(record(today[0], None))
+    folder.checkpoint_path("").parent.mkdir()
+    folder.checkpoint_path(today[1]).write_bytes(b"of a training that will go on")
+    assert levels(runs.runs(tmp_path)) == ["ok"]
+    folder.checkpoint_path("0" * 64).write_bytes(bytes(2_500_000))
+    (found,) = runs.runs(tmp_path)
+    said = f"{folder.path}: 1 checkpoints of cells that the suite has no more (000000000000..; 2.5 MB)"
+    assert found == Finding("warning", "runs", said, f"remove them from {folder.path}/checkpoints")
+    (folder.path / "checkpoints" / ".x.safetensors.y.tmp").touch()
+    assert "half-written" in [one.said for one in runs.runs(tmp_path)][1]
+
+
 def test_looking_changes_nothing(tmp_path: Path) -> None:
     RunFolder(tmp_path / "good").write(record("a", None))
     before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
