@@ -100,17 +100,16 @@ class Sharding:
             gradient, weight.grad = weight.grad.to_local(), None  # type: ignore[attr-defined]
             rows.weight.grad = gradient if rows.weight.grad is None else rows.weight.grad.add_(gradient)
 
+    @torch.no_grad()
     def clip(self, parameters: Sequence[nn.Parameter], longest: float) -> None:
         """Scale gradients down where they are longer than they may be, all ranks' together."""
-        norms = {True: [], False: []}
+        whole = {id(one) for one in self._whole}
+        squares = torch.zeros(2, device=parameters[0].device)  # of this rank's own, and of what every rank has
         for parameter in parameters:
             if parameter.grad is not None:
-                whole = any(parameter is one for one in self._whole)
-                norms[whole].append(torch.linalg.vector_norm(parameter.grad))
-        device = parameters[0].device
-        own, whole = (torch.stack(norms[kind]).square().sum() if norms[kind] else torch.zeros((), device=device)
-                      for kind in (False, True))  # fmt: skip
-        nn.utils.clip_grads_with_norm_(parameters, longest, (self.total(own) + whole).sqrt(), foreach=True)
+                squares[int(id(parameter) in whole)] += torch.linalg.vector_norm(parameter.grad).square()
+        own, shared = squares.unbind()
+        nn.utils.clip_grads_with_norm_(parameters, longest, (self.total(own) + shared).sqrt(), foreach=True)
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ def shard(problem: Problem, rank: int, count: int, *, teacher: bool) -> Problem:
     targets = [layer.module.weight for layer in problem.layers]
     problem.model.requires_grad_(requires_grad=False)
     for weight in targets:
-        weight.requires_grad_()  # type: ignore[operator]
+        weight.requires_grad_()
     transposed = [layer.module.weight for layer in problem.layers if is_transposed(layer.module)]
     _shard_model(problem.model, [block.module for block in problem.blocks], transposed)
     blocks = [Block(b.module, tuple(_share(layer, sharding) for layer in b.layers)) for b in problem.blocks]

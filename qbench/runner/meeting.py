@@ -95,11 +95,14 @@ def grid_tensors(name: str, grid: BlockGrid) -> dict[str, Tensor]:
 
 def without_tensors(grids: Mapping[str, BlockGrid]) -> dict[str, BlockGrid]:
     """Return grids that have their levels and sizes alone."""
-    return {name: replace(grid, **dict.fromkeys(_PARTS)) for name, grid in grids.items()}
+    nothing: dict[str, Any] = dict.fromkeys(_PARTS)
+    return {name: replace(grid, **nothing) for name, grid in grids.items()}
 
 
 def with_tensors(bare: Mapping[str, BlockGrid], tensors: Mapping[str, Tensor]) -> dict[str, BlockGrid]:
     """Return grids with their tensors, by the names of `grid_tensors`."""
-    return {
-        name: replace(grid, **{part: tensors.get(f"{name}.{part}") for part in _PARTS}) for name, grid in bare.items()
-    }
+    found = {}
+    for name, grid in bare.items():
+        parts: dict[str, Any] = {part: tensors.get(f"{name}.{part}") for part in _PARTS}
+        found[name] = replace(grid, **parts)
+    return found

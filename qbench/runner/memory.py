@@ -139,6 +139,11 @@ def training_memory(
     parts["logits"] = logits * (size + 4 * _LOGIT_COPIES) + distilled * logits * (size + 4 * 2)
     if watched:
         parts["trajectory"] = 2 * shapes.model_bytes + 8 * weights
+    if options.ranks > 1:
+        from qbench.runner.rank_memory import parts_of_ranks  # here, so that other cells do not come by it
+
+        on_gpu = next(problem.model.parameters()).is_cuda
+        parts = parts_of_ranks(parts, options.ranks, shapes.model_bytes, own_device=on_gpu)
     # What comes when the training is over takes the place of what is gone by then.
     codes = 4 * weights if quantized else 0
     parts["codes"] = max(0, codes - parts["activations"] - parts["logits"])

@@ -92,9 +92,8 @@ def _serve(order: Order, rank: int) -> None:
     task = session.task(cell)
     problem = make_problem(task, session.model(cell), cell, _grids(order))
     machine.reset_peak_memory(order.device)
-    store = distributed.FileStore(str(order.meeting.store), order.count)
     backend = "nccl" if order.device == "cuda" else "gloo"
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=order.count)
+    distributed.init_process_group(backend, init_method=order.meeting.store.as_uri(), rank=rank, world_size=order.count)
     own = shard(problem, rank, order.count, teacher=getattr(cell.method, "distillation", 0.0) > 0)
     del problem
     # Another seed on each rank: what is dropped out of one's windows is not what is dropped out of another's.

@@ -162,8 +162,7 @@ def serve(rank: int, folder: Path) -> None:
     """Be one of the ranks, for all cases one after the other."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(mode=True)
-    store = distributed.FileStore(str(folder / "store"), RANKS)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
+    distributed.init_process_group("gloo", init_method=(folder / "store").as_uri(), rank=rank, world_size=RANKS)
     found = {}
     for name, case in CASES.items():
         teacher = getattr(case.method, "distillation", 0.0) > 0

@@ -22,9 +22,11 @@ from qbench.runner import ranks
 from qbench.runner.execute import execute
 from qbench.runner.identity import SHARED_SOURCES, identify
 from qbench.runner.meeting import LastWords, Meeting
+from qbench.runner.memory import estimate
 from qbench.runner.packed_file import read_packed
+from qbench.runner.rank_memory import parts_of_ranks
 from qbench.runner.session import Session
-from qbench.runner.targets import make_problem
+from qbench.runner.targets import make_problem, no_grid
 from qbench.suite.cell import Cell
 
 MakeCell = Callable[..., Cell]
@@ -170,3 +172,23 @@ def test_a_trajectory_is_refused(toy: MakeCell, trouble: Callable[..., Any], ses
     assert record.status == "failed"
     assert record.reason is not None
     assert record.reason.endswith("(allowed: trajectory: 0)")
+
+
+def test_memory_is_that_of_all_ranks_or_of_one_gpu() -> None:
+    parts = {"models": 200, "latent weights": 90, "optimizer": 181, "teacher": 100, "activations": 40}
+    together = parts_of_ranks(parts, 2, 100, own_device=False)
+    assert together == parts | {"models of ranks": 200, "teacher": 200}
+    on_gpu = parts_of_ranks(parts, 2, 100, own_device=True)
+    halves = {"latent weights": 45, "optimizer": 91, "activations": 20}
+    assert on_gpu == parts | halves | {"models of ranks": 100}
+
+
+def test_a_shared_cell_is_told_its_memory(llama: MakeCell, session: Session) -> None:
+    found = []
+    for count in (1, 2):
+        cell = llama(StraightThroughQAT(name="ste_qat", ranks=count))
+        problem = make_problem(session.task(cell), session.model(cell), cell, lambda place: no_grid())
+        found.append(estimate(cell, problem))
+    alone, shared = found
+    assert shared.parts["models of ranks"] == alone.parts["models"]
+    assert shared.parts["latent weights"] == alone.parts["latent weights"]
