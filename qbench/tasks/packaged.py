@@ -59,8 +59,8 @@ class PackagedLM(PretrainedLM):
 
     Attributes
     ----------
-    window : int
-        Tokens a window, in calibration, training and the windowed loss.
+    window, calibration_windows, evaluation_windows : int
+        As for all language models; the defaults are what a few cores can run in minutes.
     text : text source
         As for ``causal_lm``.
     """
@@ -68,6 +68,8 @@ class PackagedLM(PretrainedLM):
     sources: ClassVar[tuple[str, ...]] = (*LanguageModelSpec.sources, "qbench.tasks.gguf_checkpoint")
 
     window: Annotated[int, Field(ge=8)] = 512
+    calibration_windows: Annotated[int, Field(ge=1)] = 24
+    evaluation_windows: Annotated[int, Field(ge=1)] = 24
     text: TextField = ThreeTexts(domains=("enwiki_2016",))
 
     def label(self) -> str:
