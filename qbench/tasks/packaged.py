@@ -68,8 +68,8 @@ class PackagedLM(PretrainedLM):
     sources: ClassVar[tuple[str, ...]] = (*LanguageModelSpec.sources, "qbench.tasks.gguf_checkpoint")
 
     window: Annotated[int, Field(ge=8)] = 512
-    calibration_windows: Annotated[int, Field(ge=1)] = 24
-    evaluation_windows: Annotated[int, Field(ge=1)] = 24
+    calibration_windows: Annotated[int, Field(ge=1)] = 20
+    evaluation_windows: Annotated[int, Field(ge=1)] = 20
     text: TextField = ThreeTexts(domains=("enwiki_2016",))
 
     def label(self) -> str:
