@@ -40,10 +40,10 @@ from qbench.runner.targets import GridPlace, left_alone, make_problem, no_grid
 from qbench.store.record import Cost, DocumentLosses, Record
 from qbench.suite.cell import Cell
 from qbench.tasks import evaluation_fence
-from qbench.tasks.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from qbench.runner.ranks import Shared
+    from qbench.tasks.evaluation import Evaluation
 
 
 def execute(
