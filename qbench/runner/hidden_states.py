@@ -124,4 +124,5 @@ class Spill:
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.view(-1).view(torch.uint8).numpy())
+    flat: Any = tensor.view(-1).view(torch.uint8).numpy()
+    return memoryview(flat)

@@ -102,7 +102,7 @@ class PackedWriter:
         return digest.hexdigest()
 
     def _append(self, name: str, tensor: Tensor) -> None:
-        data = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+        data: Any = tensor.contiguous().view(-1).view(torch.uint8).numpy()
         try:
             self._file.seek(self._end)
             self._file.write(memoryview(data))

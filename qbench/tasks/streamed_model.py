@@ -221,11 +221,11 @@ def _downloaded(repo: str, revision: str) -> str:
 def _stored_names(frame: Any, checkpoint: LazyCheckpoint) -> dict[str, str]:
     """Return what the checkpoint calls each tensor that it holds as the model has it, by the model's name for it."""
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, rename_source_key
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
     changes = get_model_conversion_mapping(frame)
     converters = [change for change in changes if isinstance(change, WeightConverter)]
-    renamings = [change for change in changes if not isinstance(change, WeightConverter)]
+    renamings = [change for change in changes if isinstance(change, WeightRenaming)]
     own, found = frame.state_dict(), {}
     for stored in sorted(checkpoint.names()):
         name, converted = rename_source_key(stored, renamings, converters, frame.base_model_prefix, own)
