@@ -136,8 +136,9 @@ class WeightTraining(Deployment):
 
     @model_validator(mode="after")
     def _batch_norm_sees_a_step_once(self) -> Self:
-        if self.bn_training == "update" and (self.accumulation > 1 or self.gradient_checkpointing):
+        if self.bn_training == "update" and (self.accumulation > 1 or self.gradient_checkpointing or self.ranks > 1):
             given = f"accumulation {self.accumulation}" if self.accumulation > 1 else "gradient_checkpointing"
+            given = f"ranks {self.ranks}" if self.ranks > 1 else given
             raise ValueError(
                 f"{given} and bn_training update: batch norms would not see each step's batch once and whole "
                 "(allowed here: bn_training: freeze)"

@@ -22,7 +22,6 @@ BUDGET: dict[str, Any] = {
     "bn": "recalibrate",
     "bn_training": "update",
     "precision": "bfloat16",
-    "ranks": 2,
 }
 # What goes with neither SGD nor the training of batch norms.
 MEMORY: dict[str, Any] = {
@@ -157,7 +156,9 @@ OUT_OF_BOUNDS: list[tuple[str, dict[str, Any]]] = [
     ("lsq", {"step_size_learning_rate": 0}),
 ]
 
-EXCLUDING = [("gptq", "inputs"), *((name, field) for name in TRAINING for field in MEMORY if field != "batch_size")]
+# Ranks are tried where a training is shared: in test_sharding.
+ALONE = {*MEMORY, "ranks"} - {"batch_size"}
+EXCLUDING = [("gptq", "inputs"), *((name, field) for name in TRAINING for field in ALONE)]
 
 each_method = pytest.mark.parametrize("name", CHANGED)
 

@@ -211,6 +211,8 @@ def test_options_say_what_cannot_be_shared() -> None:
         FineTuning(name="fine_tune", ranks=3, batch_size=8)
     with pytest.raises(ValidationError, match=r"ranks 2: ft_then_ptq is trained by one process \(allowed: 1\)"):
         FineTuningThenPTQ(name="ft_then_ptq", ranks=2)
+    with pytest.raises(ValidationError, match=r"ranks 2 and bn_training update: batch norms would not see each step"):
+        FineTuning(name="fine_tune", ranks=2, bn_training="update")
     assert not hasattr(AdaRound(name="adaround"), "ranks")
 
 
