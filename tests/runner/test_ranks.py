@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 import time
@@ -127,7 +128,8 @@ if __name__ == "__main__":
 def test_ranks_end_with_the_worker(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     script = [sys.executable, str(tmp_path / "script.py"), str(tmp_path), str(Path(__file__).parent)]
-    with subprocess.Popen(script) as worker:
+    # What a killed worker leaves in the system's folder for temporary files is to be ours.
+    with subprocess.Popen(script, env=os.environ | {"TMPDIR": str(tmp_path)}) as worker:
         try:
             places = [tmp_path / f"pid-{rank}" for rank in range(2)]
             _wait_for(lambda: worker.poll() is not None or all(_is_written(place) for place in places))
