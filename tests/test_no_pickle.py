@@ -17,7 +17,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Cells, and nothing else, go from a run to the worker processes that it has started itself, and to no file: specs of
 # plugins have no other form that brings their class along. A record comes back as the JSON that is stored.
-BETWEEN_OWN_PROCESSES = {"runner/worker.py": {"ForkingPickler"}}
+BETWEEN_OWN_PROCESSES = {f"runner/{name}.py": {"ForkingPickler"} for name in ("rank", "worker")}
 
 FORBIDDEN_MODULES = {
     "_pickle",

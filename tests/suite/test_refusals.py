@@ -28,12 +28,12 @@ LINES = {
         "name: s",
         "name: s\nexlude: []",
         "s.yaml:2: `exlude`: unknown key 'exlude': did you mean 'exclude'? "
-        "(allowed: about, exclude, matrix, metrics, name, plugins, presets)",
+        "(allowed: about, exclude, matrix, metrics, name, plugins, presets, xref)",
     ),
     "the file is no key": (
         "name: s",
         "name: s\nfile: s.yaml",
-        "s.yaml:2: `file`: unknown key 'file' (allowed: about, exclude, matrix, metrics, name, plugins, presets)",
+        "s.yaml:2: `file`: unknown key 'file' (allowed: about, exclude, matrix, metrics, name, plugins, presets, xref)",
     ),
     "no bits": ("  bits: [4, 2]\n", "", "s.yaml:2: `matrix`: 'bits' is missing"),
     "unknown axis": (
