@@ -29,7 +29,7 @@ def run(
     fresh: executing.FreshOption = False,
     json: options.JsonOption = False,
 ) -> None:
-    """Run a suite: what is stored already is not run again; a run that was stopped goes on where it was, a training too.
+    """Run a suite: what is stored already is not run again; a run, or a training, that was stopped goes on there.
 
     Prints the leaderboard, what its cells say of the claims, and the comparison with the baseline.
 
