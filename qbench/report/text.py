@@ -35,9 +35,9 @@ def render_text(board: Leaderboard, width: int = WIDTH) -> str:
         blocks = [fit(table, _align(table), width) for table in beside]
         parts += ["\n".join([wrap(f"== {model}: quantizers side by side ==", width), blocks[0]]), *blocks[1:]]
     if board.published:
-        beside = published_table(board.published)
-        lines = [f"== {TITLE} ==", fit(beside, _align(beside), width)]
-        parts.append("\n".join([*lines, *(wrap(note, width) for note in published_notes(board.published))]))
+        table = published_table(board.published)
+        told = [f"== {TITLE} ==", fit(table, _align(table), width)]
+        parts.append("\n".join([*told, *(wrap(note, width) for note in published_notes(board.published))]))
     shown = networks.groups or not board.landscapes
     meaning = [*explained(names), *legend(networks, levels=False), f"interval: {board.interval}."] if shown else []
     for lines in (meaning, footnotes(board), board.summary):
