@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from qbench.claims.statistics import COVERAGE, RESAMPLES
+from qbench.report import numbers
 from qbench.report.batch_norm import Recalibration, explain, recalibrations
 from qbench.report.entries import Axes, Entry, Places, find_rounding, is_rounding, make_entry
 from qbench.report.landscape_sheet import Sheet
@@ -23,6 +24,8 @@ from qbench.suite.cell import FP, cell_label
 
 if TYPE_CHECKING:
     from qbench.suite.xref import Xref
+
+_LOSSLESS_DB = 120.0  # of weights in float32 that are levels but for their last digits; 8 bits leave about 45
 
 
 @dataclass(frozen=True)
@@ -183,9 +186,14 @@ def leaderboard(
 
 
 def _cautions(records: Iterable[Record]) -> list[str]:
-    """Return, model by model, why its rows tell nothing: full precision that knows nothing."""
+    """Return why rows tell nothing: full precision that knows nothing, or weights that lay on the grid already."""
     found: dict[str, None] = {}
     for record in records:
+        if record.metrics.get("weight_sqnr_db", 0.0) > _LOSSLESS_DB:
+            place = (
+                f"{record.axes['model']}/{record.axes['quantizer']} at {numbers.bits(int(record.axes['bits'] or 0))}"
+            )
+            found[f"{place}: lossless, the weights lay on this grid already: its rows say nothing of a method"] = None
         model, chance = str(record.axes["model"]), record.facts.get("chance_loss")
         if record.axes["method"] != FP or record.loss is None:
             continue

@@ -286,3 +286,11 @@ def test_a_method_that_trains_does_so_where_all_its_cells_failed(
     entry = group.rows[method][2]
     assert entry.trained and entry.is_qat == is_qat
     assert not group.rows["rtn"][2].trained
+
+
+def test_a_grid_that_the_weights_lay_on_already_is_flagged(records: list[Record], make_record: MakeRecord) -> None:
+    metrics = {**records[0].metrics, "weight_sqnr_db": math.inf}
+    lossless = make_record("m/stored/4b/rtn/s0", 0.0, metrics=metrics)
+    (said,) = (line for line in leaderboard([*records, lossless]).summary if "lossless" in line)
+    assert said.startswith("m/stored at 4 bits: lossless")
+    assert not any("lossless" in line for line in leaderboard(records).summary)
