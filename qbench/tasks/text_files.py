@@ -18,7 +18,11 @@ from qbench.tasks.evaluation import announce
 from qbench.tasks.text_source import AnyText, distinct_splits, train_splits
 
 _Files = Annotated[
-    tuple[Path, ...], BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,))
+    tuple[Path, ...],
+    BeforeValidator(
+        lambda value: value if isinstance(value, list | tuple) else (value,),
+        json_schema_input_type=Path | tuple[Path, ...],
+    ),
 ]
 
 
