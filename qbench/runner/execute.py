@@ -335,7 +335,7 @@ def _evaluate(task: Any, model: nn.Module, cell: Cell, record: Record) -> None:
 
 def _put_evaluation(found: Evaluation, record: Record) -> None:
     record.metrics |= found.metrics
-    record.facts |= found.facts
+    record.facts |= getattr(found, "facts", {})  # a task of a plugin may have none to tell
     record.documents = [DocumentLosses(document=d, tokens=n, loss_sum=s) for d, n, s in found.documents]
     if not all(math.isfinite(row.loss_sum) for row in record.documents):
         raise DivergedError("the evaluation loss is NaN or infinite")

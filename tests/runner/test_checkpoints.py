@@ -71,7 +71,8 @@ def again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
     monkeypatch.setattr("qbench.methods.adamw_8bit.SMALLEST", 64)  # toys are small
 
     def again(cell: Cell, step: int = 3) -> tuple[Record, Record]:
-        planned, path = identify(cell), tmp_path / "one.safetensors"
+        planned = identify(cell)
+        path = tmp_path / f"{planned.cell_id}.safetensors"
         whole = execute(planned, "s", Session("cpu"), tmp_path / "whole")
         assert whole.status == "ok", whole.reason
         off = execute(planned, "s", Session("cpu"), tmp_path / "off", None, Broken(path, step))
@@ -303,10 +304,6 @@ def test_a_killed_worker_and_a_killed_run_go_on(tmp_path: Path) -> None:
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stdout=pipe, stderr=pipe)
 
-    def trained(out: str) -> Record:
-        (found,) = [one for one in RunFolder(tmp_path / out).read_all().values() if one.axes["bits"]]
-        return found
-
     def step_reached(out: str) -> int:
         for path in (tmp_path / out / "checkpoints").glob("[!.]*"):
             try:
@@ -342,7 +339,10 @@ def test_a_killed_worker_and_a_killed_run_go_on(tmp_path: Path) -> None:
     with start("off", 0.05) as driver:
         _, said = driver.communicate(timeout=PATIENCE)
         assert driver.returncode == 0, said
-    whole, resumed = trained("whole"), trained("off")
-    assert resumed.facts.pop("resumed_at_step") >= reached > 1
-    assert_same(whole, resumed)
+    whole, off = (RunFolder(tmp_path / out).read_all() for out in ("whole", "off"))
+    assert whole.keys() == off.keys() and len(off) == 3  # full precision, the control and the method
+    resumed = [record.facts.pop("resumed_at_step") for record in off.values() if "resumed_at_step" in record.facts]
+    assert max(resumed) >= reached > 1
+    for cell_id, record in off.items():
+        assert_same(whole[cell_id], record)
     assert list((tmp_path / "off" / "checkpoints").iterdir()) == []
