@@ -150,4 +150,5 @@ class Trajectory:
 def _training_batches(scene: Scene) -> list[Any]:
     problem = scene.problem
     seed = problem.seed_of("trajectory")
-    return list(islice(problem.train_batches(_TRAIN_BATCH, seed), _TRAIN_BATCHES))
+    rows = min(_TRAIN_BATCH, getattr(scene.task, "loss_rows", _TRAIN_BATCH))  # logits of large vocabularies are large
+    return list(islice(problem.train_batches(rows, seed), _TRAIN_BATCHES))

@@ -103,7 +103,12 @@ class LanguageTask:
         """Return the evaluation windows in batches for `loss`; at most `limit` of them, spread evenly over all."""
         announce("evaluation", self.spec.label())
         windows = self.evaluation if limit is None else spread(self.evaluation, limit)
-        return list(windows.tokens.to(self.device).split(evaluation_rows(self.spec.window, self.vocab_size)))
+        return list(windows.tokens.to(self.device).split(self.loss_rows))
+
+    @property
+    def loss_rows(self) -> int:
+        """How many windows a loss is asked of at once where only its value is wanted; see `evaluation_rows`."""
+        return evaluation_rows(self.spec.window, self.vocab_size)
 
     def train_batches(self, batch_size: int, seed: int) -> Iterator[Tensor]:
         """Return training batches of shape (batch_size, window) for ever."""
