@@ -12,6 +12,8 @@ from qbench.report.side_by_side import side_by_side
 
 _FACTS = (
     "parameters",
+    "weights",
+    "dtype",
     "quantized_layers",
     "quantized_parameters",
     "batch_norm_layers",

@@ -51,6 +51,8 @@ def _group(group: Group, width: int) -> list[str]:
     says = [
         f"{seeds} {'seed' if seeds == 1 else 'seeds'}" if seeds else "",
         f"{int(facts['parameters']):,} parameters" if facts.get("parameters", "").isdigit() else "",
+        f"weights: {facts['weights']}" if "weights" in facts else "",
+        f"in {facts['dtype']}" if "dtype" in facts else "",
         f"chance: {guess}" if (guess := chance(group)) else "",
         f"{facts['quantized_layers']} layers quantized" if "quantized_layers" in facts else "",
         f"{facts['batch_norm_layers']} batch norms" if "batch_norm_layers" in facts else "",
