@@ -54,6 +54,8 @@ def plan(
     for reason, count in reasons.items():
         typer.echo(wrap(f"skip  {count} cells: {reason}", width))
     typer.echo(f"{len(found.todo)} cells to run, {len(found.stored)} stored, {len(found.skipped)} skipped")
+    if hub := sum(one.cell.needs_hub() for one in found.todo):
+        typer.echo(f"{hub} of them read a model, a text or a task from the hub: without a network they fail")
     if seconds is not None:
         typer.echo(f"about {seconds / 60:.0f} process-minutes, going by stored cells of the same methods")
 

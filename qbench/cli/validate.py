@@ -9,6 +9,7 @@ import typer
 
 from qbench.cli import options
 from qbench.cli.selection import select
+from qbench.errors import AssetError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,7 +24,10 @@ def validate(
     """Check a suite file, and that the models and texts it names are there; ends with 2 where it is wrong."""
     loaded, cells = select(suite)
     for model, seed in dict.fromkeys((cell.model, cell.seed) for cell in cells if cell.skip is None):
-        model.fingerprint(seed)  # type: ignore[attr-defined]
+        try:
+            model.fingerprint(seed)  # type: ignore[attr-defined]
+        except AssetError as error:
+            raise AssetError(f"{loaded.file}: model {model.label()}: {error}") from error
     counts = {
         "cells": sum(cell.skip is None for cell in cells),
         "full_precision": sum(cell.skip is None and cell.is_fp for cell in cells),

@@ -120,7 +120,7 @@ class CheckpointFile:
                 word = _WORDS.get(name, name)
                 raise CellError(
                     f"{self.path} is of a training on another {word} (was {was.get(name)}, is {now}): numbers would be "
-                    f"others from there on; the same {word} goes on from it, and {_CURE}"
+                    f"others from there on; the same {word} goes on from it{_HOW.get(name, '')}, and {_CURE}"
                 )
 
     def due(self) -> bool:
@@ -197,6 +197,7 @@ class Clock:
 
 
 _WORDS = {"device_name": "processor", "cpu_capability": "instruction set", "threads": "number of threads"}
+_HOW = {"threads": " (processes share out the cores: --jobs sets it)"}
 _CURE = "--fresh begins the cell again"
 
 

@@ -305,7 +305,7 @@ def _memory_facts(cell: Cell, problem: Problem, device: str) -> dict[str, Any]:
         return {}  # its ranks have memory of their own
     expected = memory.estimate(cell, problem)
     expected.require(memory.free_memory(device), device)
-    return {"memory_estimate_bytes": expected.total}
+    return {"memory_estimate_bytes": expected.total + (memory.PROCESS if device == "cpu" else 0)}
 
 
 def _batch_norm_facts(cell: Cell, session: Session) -> dict[str, str | int]:

@@ -23,6 +23,9 @@ from qbench.methods.problem import Problem, TargetLayer
 from qbench.methods.training_options import WeightTraining
 from qbench.suite.cell import Cell
 
+PROCESS = 768 << 20
+"""What a process on a CPU holds beside a cell: Python, torch, transformers, tokenizer and texts."""
+
 CLEARLY = 1.5
 """A cell is refused where it needs this many times what is free: an estimate can be wrong by that much."""
 

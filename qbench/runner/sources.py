@@ -31,6 +31,7 @@ CANNOT_CHANGE_NUMBERS = {
     "qbench.suite.plugins": "finds and hashes plugins",
     "qbench.tasks.assets": "finds files whose bytes are pinned by hash",
     "qbench.tasks.image_zoo": "says what a model is, which is in its fingerprint",
+    "qbench.tasks.model_config": "refuses, and changes nothing",
     "qbench.tasks.torchvision_names": "says which names there are",
     "qbench.tasks.wikitext": "makes a corpus that is pinned by hash",
     "qbench.tasks.zoo": "says what a model is, which is in its fingerprint",

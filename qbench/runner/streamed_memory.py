@@ -8,11 +8,9 @@ from typing import Any
 
 from qbench.methods.matrices import is_matrix_layer, to_matrix
 from qbench.runner.hidden_states import IN_MEMORY
+from qbench.runner.memory import PROCESS
 from qbench.suite.cell import Cell
 from qbench.tasks.streamed_model import StreamedTask
-
-PROCESS = 768 << 20
-"""Bytes for Python, torch and transformers themselves, the tokenizer and the texts."""
 
 _FLOAT = 4  # bytes of a float32, in which layers are solved
 _STAGE_COPIES = 10  # of the weights of layers that are solved together: original, errors, values, codes, their parts

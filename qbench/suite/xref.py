@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -110,8 +110,23 @@ def check_xref(suite: Suite, cells: Iterable[Cell]) -> None:
         if not found:
             asked = ", ".join(f"{axis}={value}" for axis, (value,) in row.wanted().items())
             raise suite.error(("xref", index), f"no cell has all of {asked}")
+        measured = [_metrics_of(cell) for cell in found]
+        if all(names is not None and not any(_is_one(row.metric, name) for name in names) for names in measured):
+            known = {name for names in measured for name in names or ()}
+            said = f"{shown(row.metric)} is not measured{nearest(row.metric, known)}"
+            raise suite.error(("xref", index, "metric"), said)
         if len(labels) > 1:
             raise suite.error(("xref", index), f"means {len(labels)} cells: {', '.join(labels[:3])} (allowed: one)")
+
+
+def _metrics_of(cell: Cell) -> tuple[str, ...] | None:
+    """Return what records of a cell call their metrics; None where its model does not tell."""
+    told: Callable[[tuple[str, ...]], tuple[str, ...]] | None = getattr(cell.model, "metric_names", None)
+    return None if told is None else (*told(cell.metrics), *(() if cell.quantizer is None else ("weight_sqnr_db",)))
+
+
+def _is_one(metric: str, name: str) -> bool:
+    return metric == name or (name.endswith("/") and metric.startswith(name))
 
 
 def _place(cell: Cell) -> str:

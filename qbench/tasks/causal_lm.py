@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from qbench import atomic
 from qbench.errors import AssetError
-from qbench.tasks import lm_eval_files, lm_eval_tasks, tokenizer, zoo
+from qbench.tasks import lm_eval_files, lm_eval_tasks, model_config, tokenizer, zoo
 from qbench.tasks.model_spec import ModelSpec
 from qbench.tasks.text import Commit, TextField, ThreeTexts
 
@@ -110,6 +111,26 @@ class LanguageModelSpec(ModelSpec):
     def tasks_fingerprint(self) -> dict[str, str]:
         """Return the hashes of the files in `lm_eval_folder`."""
         return {} if self.lm_eval_folder is None else lm_eval_files.folder_sha256(self.lm_eval_folder)
+
+    def metric_names(self, metrics: Iterable[str]) -> tuple[str, ...]:
+        """Return what records will call these metrics; a name that ends in a slash has more behind it.
+
+        Parameters
+        ----------
+        metrics : iterable of str
+            As a suite names them.
+        """
+        rolling = f"rolling{self.window}"
+        blocks = f"{'gptq' if self.convention == 'gptq' else 'blocks'}{self.window}"
+        found = [f"loss/{blocks}", f"perplexity/{blocks}"]
+        for metric in metrics:
+            if metric.startswith(lm_eval_tasks.PREFIX):
+                found.append(f"{metric.removeprefix(lm_eval_tasks.PREFIX)}/")
+            elif metric == "next_sentence":
+                found.append("next_sentence/")
+            elif metric != "loss":
+                found.append(f"{metric}/{rolling}")
+        return tuple(found)
 
     def has_batch_norm(self) -> bool:
         """Return False: language models normalise over features, not over a batch."""
@@ -277,5 +298,11 @@ class CausalLM(PretrainedLM):
         ending = ".safetensors" if self.has_safetensors() else ".bin"
         files = sorted(file for file in self.path.iterdir() if file.suffix in {ending, ".json", ".txt", ".model"})
         if not any(file.suffix == ending for file in files):
-            raise AssetError(f"model folder {self.path} holds no {ending} file")
+            way_out = " (weights: pytorch reads its .bin)" if self.has_safetensors() and _holds_bin(self.path) else ""
+            raise AssetError(f"model folder {self.path} holds no {ending} file{way_out}")
+        model_config.check_folder(self.path, self.window, self.label())
         return {**{f"model/{file.name}": atomic.sha256_file(file) for file in files}, **data}
+
+
+def _holds_bin(folder: Path) -> bool:
+    return any(file.suffix == ".bin" for file in folder.iterdir())

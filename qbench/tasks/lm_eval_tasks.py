@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import cache
 from itertools import islice
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from qbench.errors import AssetError, CellError, UnknownNameError, nearest
+from qbench.errors import AssetError, CellError, nearest
 from qbench.tasks import assets
 from qbench.tasks.evaluation import announce
 from qbench.tasks.lm_eval_files import local_tasks, task_config, task_rows
@@ -74,7 +75,7 @@ def scores(
             _check_measured(config, found)
     from_hub = [name for name in names if name not in local]
     if from_hub:
-        _measure(lm, from_hub, from_hub, limit, found, read)
+        _measure(lm, from_hub, from_hub, limit, found, read, local)
     return {name: found[name] for name in sorted(found)}, read
 
 
@@ -85,6 +86,7 @@ def _measure(
     limit: int | None,
     found: dict[str, float],
     read: dict[str, dict[str, Any]],
+    of_folder: Iterable[str] = (),
 ) -> None:
     from lm_eval import evaluate
     from lm_eval.tasks import TaskManager
@@ -95,7 +97,7 @@ def _measure(
     manager = _every_task() if by_name else TaskManager(include_defaults=False)
     unknown = [name for name in by_name if name not in manager.task_index]
     if unknown:
-        raise CellError(f"{UnknownNameError('task of lm-eval', unknown[0], manager.all_tasks)}")
+        raise CellError(_unknown(unknown[0], sorted(of_folder), manager.all_tasks))
     # A metric that lm-eval does not know is code that it would download.
     os.environ["HF_EVALUATE_OFFLINE"] = "1"
     try:
@@ -147,6 +149,14 @@ def _check_measured(config: dict[str, Any], found: dict[str, float]) -> None:
         if entry.get("metric") not in given:
             metric = str(entry.get("metric"))
             raise CellError(f"lm_eval:{name} gives no {metric!r} of its metric_list{nearest(metric, given)}")
+
+
+def _unknown(name: str, of_folder: list[str], of_library: Collection[str]) -> str:
+    # A name of the folder first: the library has thousands, and some are near to everything.
+    close = get_close_matches(name, of_folder, n=1, cutoff=0.5) or get_close_matches(name, of_library, n=1)
+    hint = f": did you mean {close[0]!r}?" if close else ""
+    local = f"{', '.join(of_folder)} of lm_eval_folder, and " if of_folder else ""
+    return f"unknown task of lm-eval {name!r}{hint} (allowed: {local}the {len(of_library)} tasks of lm-eval's own)"
 
 
 def _local(folder: Path, file: Path) -> dict[str, Any]:

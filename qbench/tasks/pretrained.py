@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qbench.errors import AssetError
 from qbench.tasks.language import LanguageTask
+from qbench.tasks.model_config import require_positions
 from qbench.tasks.streamed_model import StreamedModel, StreamedTask, load_streamed
 from qbench.tasks.torchvision_ops import declare_missing_operators
 
@@ -52,8 +53,10 @@ def load_pretrained(spec: PretrainedLM, seed: int, device: str) -> LanguageTask:
     except AssetError:
         raise
     except Exception as error:  # transformers, safetensors and tokenizers each raise kinds of their own
-        reason = str(error).split("\n")[0]
+        said = " ".join(str(error).split())
+        reason = said if len(said) <= 200 else f"{said[:197]}..."
         raise AssetError(f"{spec.label()}: no model can be loaded from {place}: {reason}") from error
+    require_positions(model.config.to_dict(), spec.window, spec.label())
     if not getattr(tokenizer, "is_fast", False):
         raise AssetError(f"{spec.label()}: {place} has no fast tokenizer (a tokenizer.json)")
     rows = cast("Tensor", model.get_input_embeddings().weight).shape[0]

@@ -45,8 +45,12 @@ class TextParquet(AnyText):
     evaluation_parquet: _Files = ()
 
     def fingerprint(self) -> dict[str, str]:
-        """Return the hashes of the files."""
-        return files_sha256([*self.parquet, *self.evaluation_parquet])
+        """Return the hashes of the files, which must be parquet with such a column and rows."""
+        found = files_sha256([*self.parquet, *self.evaluation_parquet])
+        for file in (*self.parquet, *self.evaluation_parquet):
+            if not file.name.endswith(".json.gz") and next(iter(_parquet(file, self.column)), None) is None:
+                raise AssetError(f"{file} holds no text in its column {self.column!r}")
+        return found
 
     def documents(self, split: Split) -> list[Document]:
         """Return the documents of a split.

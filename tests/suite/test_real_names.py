@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qbench import registry
+from qbench.errors import SuiteError
 from qbench.suite.enumerate import enumerate_cells, filter_cells
 from qbench.suite.load import list_suites, load_suite
 from qbench.suite.schema import Suite
@@ -108,3 +109,24 @@ def test_every_shipped_suite_is_right(name: str) -> None:
     cells = enumerate_cells(suite)
     assert suite.about, "say in one line what the suite is about"
     assert any(not cell.skip for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("ppl", "'ppl' is not measured (allowed: loss/blocks128, perplexity/blocks128)"),
+        ("perplexity/gptq2048", "'perplexity/gptq2048' is not measured: did you mean 'perplexity/blocks128'?"),
+        ("perplexity/blocks128", ""),
+    ],
+)
+def test_a_published_number_is_of_a_metric_that_records_will_have(
+    load: Callable[..., Suite], metric: str, said: str
+) -> None:
+    text = "name: s\nmatrix: {models: [llama-1m], quantizers: [mse], bits: [4], methods: [rtn]}\nmetrics: [loss]\n"
+    suite = load(f"{text}xref: [{{model: llama-1m, metric: {metric}, value: 24, source: a table}}]\n")
+    if not said:
+        enumerate_cells(suite)
+        return
+    with pytest.raises(SuiteError) as caught:
+        enumerate_cells(suite)
+    assert said in str(caught.value)

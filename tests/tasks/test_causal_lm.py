@@ -95,7 +95,8 @@ def test_a_folder_with_pickled_weights_only_is_refused(small_task: LanguageTask,
     torch.save(small_task.model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(AssetError) as caught:
         spec_of(tmp_path).fingerprint(0)
-    assert str(caught.value) == f"model folder {tmp_path} holds no .safetensors file"
+    said = f"model folder {tmp_path} holds no .safetensors file (weights: pytorch reads its .bin)"
+    assert str(caught.value) == said
     with pytest.raises(AssetError, match=rf"^mine: no model can be loaded from {tmp_path}: ") as caught:
         spec_of(tmp_path).load(0, "cpu")
     assert len(str(caught.value).splitlines()) == 1
@@ -310,3 +311,31 @@ def test_code_in_weights_of_pytorch_is_not_run(folder: Path, tmp_path: Path) -> 
     with pytest.raises(AssetError, match="no model can be loaded"):
         spec_of(other, weights="pytorch").load(0, "cpu")
     assert not (tmp_path / "ran").exists()
+
+
+def test_windows_longer_than_the_positions_are_refused_before_anything_runs(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match=r"mine: window 1024 is longer than the model's 512 positions \(allowed"):
+        spec_of(folder, window=1024).fingerprint(0)
+    cell = Cell(spec_of(folder, window=1024), None, None, None, 0, ("loss",))
+    with pytest.raises(AssetError, match="longer than the model's 512 positions"):
+        cell.model.load(0, "cpu")  # type: ignore[attr-defined]
+
+
+def test_a_folder_without_a_tokenizer_is_refused_before_anything_runs(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    bare = tmp_path / "bare"
+    shutil.copytree(folder, bare)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (bare / name).unlink()
+    with pytest.raises(AssetError, match=r"holds no tokenizer \(a fast one: tokenizer.json\)"):
+        spec_of(bare).fingerprint(0)
+    (bare / "config.json").unlink()
+    with pytest.raises(AssetError, match="holds no config.json"):
+        spec_of(bare).fingerprint(0)
+
+
+def test_what_records_will_call_the_metrics(folder: Path) -> None:
+    names = spec_of(folder, window=64).metric_names(("loss", "bits_per_byte", "lm_eval:arc_easy"))
+    assert names == ("loss/blocks64", "perplexity/blocks64", "bits_per_byte/rolling64", "arc_easy/")
+    assert "perplexity/gptq64" in spec_of(folder, window=64, convention="gptq").metric_names(("loss",))
