@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,13 @@ def test_seven_billion_parameters_fit_into_24_gib(inputs: str | None) -> None:
     shapes, blocks = seven_billion(calibration=128 * 2048, evaluation=166 * 2048)
     assert blocks + shapes.outside > 12.5 * GIB
     assert sum(streamed_peak(shapes, inputs).values()) < 24 * GIB
+
+
+def test_the_readme_tells_what_the_formula_gives() -> None:
+    shapes, _ = seven_billion(calibration=128 * 2048, evaluation=166 * 2048)
+    told = math.ceil(sum(streamed_peak(shapes, "quantized").values()) / GIB)
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"takes {told} GiB with GPTQ on 128 windows of 2048 tokens" in " ".join(readme.split())
 
 
 def test_parts_add_up_to_one_phase_and_what_is_always_there() -> None:
