@@ -76,7 +76,7 @@ def test_a_suite_that_is_wrong(call: Any, change: Change, message: str, verb: st
         (("--suite", "nowhere.yaml"), "qbench: nowhere.yaml: no such file"),
         (
             ("--suite", "smok"),
-            "qbench: unknown suite 'smok': did you mean 'smoke'? (allowed: llm_lowbit, llm_lowbit_3m, ",
+            "qbench: unknown suite 'smok': did you mean 'smoke'? (allowed: llm_hub, llm_lowbit, llm_lowbit_3m, ",
         ),
         (("--suite", "."), "unknown suite '.'"),
         (("--suite", "./"), "is a directory (allowed: a YAML file)"),
@@ -187,8 +187,14 @@ def test_a_folder_that_another_run_holds(call: Any) -> None:
 
 def test_a_suite_whose_model_or_text_is_not_there_is_not_sound(call: Any) -> None:
     for entry, message in (
-        ("{name: causal_lm, title: mine, path: nowhere}", "qbench: model folder {}/nowhere does not exist"),
-        ("{name: causal_lm, title: mine, path: model, text: {folder: nowhere}}", "qbench: text folder {}/nowhere does"),
+        (
+            "{name: causal_lm, title: mine, path: nowhere}",
+            "qbench: mine.yaml: model mine: model folder {}/nowhere does not exist",
+        ),
+        (
+            "{name: causal_lm, title: mine, path: model, text: {folder: nowhere}}",
+            "qbench: mine.yaml: model mine: text folder {}/nowhere",
+        ),
     ):
         Path("model").mkdir(exist_ok=True)
         Path("model/model.safetensors").touch()

@@ -53,7 +53,11 @@ def test_validate(stored: Path, call: Any) -> None:
 
 @pytest.mark.parametrize("suite", sorted(list_suites()))
 def test_every_shipped_suite_is_sound_and_can_be_planned(call: Any, suite: str) -> None:
-    assert call("validate", suite).code == 0
+    said = call("validate", suite)
+    if "is not in the cache" in said.err:  # large data, which are fetched by name
+        assert said.code == 2 and "run `qbench fetch " in said.err
+        pytest.skip(said.err.strip())
+    assert said.code == 0
     assert call("plan", "--suite", suite).code == 0
 
 
@@ -106,6 +110,7 @@ def test_list(call: Any) -> None:
 def test_list_tells_what_models_measure_and_on_what(call: Any) -> None:
     found = json.loads(call("list", "models", "--json").out)["models"]
     language, images = ["loss", "bits_per_byte", "next_sentence"], ["loss", "accuracy"]
+    language += ["word_perplexity", "byte_perplexity", "lm_eval:TASK"]
     expected = {
         "llama-1m": (language, "three_texts"),
         "causal_lm": (language, "its option text"),
