@@ -122,7 +122,8 @@ def is_transposed(module: nn.Module) -> bool:
     kind = type(module)
     if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
         return True
-    return getattr(module, "transposed", False) is True
+    # Not `transposed`, which torch says of transposed convolutions.
+    return getattr(module, "holds_transposed_rows", False) is True
 
 
 def moments(columns: Tensor, others: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class RowsOfLayer(nn.Module):
     def __init__(self, rows: Tensor, *, transposed: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(rows)
-        self.transposed = transposed
+        self.holds_transposed_rows = transposed
 
 
 class Sharding:
