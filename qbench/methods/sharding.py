@@ -35,8 +35,8 @@ class RowsOfLayer(nn.Module):
     ----------
     weight : nn.Parameter
         The rank's part. What is written there is what the model computes with at the next step.
-    transposed : bool
-        As given.
+    holds_transposed_rows : bool
+        As given; see `qbench.methods.matrices.is_transposed`.
     """
 
     def __init__(self, rows: Tensor, *, transposed: bool) -> None:

@@ -254,6 +254,8 @@ def test_where_a_folder_lies_is_no_part_of_the_identity(tmp_path: Path) -> None:
     def model_in(place: Path, words: str) -> CausalLM:
         (place / "model").mkdir(parents=True)
         (place / "model" / "model.safetensors").write_bytes(b"weights")
+        for name in ("config.json", "tokenizer.json"):
+            (place / "model" / name).write_text("{}")
         (place / "texts").mkdir()
         for index in range(40):
             (place / "texts" / f"{index}.txt").write_text(f"{words} {index}. " * 20)
