@@ -115,7 +115,8 @@ def named() -> dict[str, set[str]]:
 SHARED = {
     "reconstruction": {"methods.block_rounding", "methods.block_training"},
     "calibration": {"tasks.language", "tasks.image_task"},
-    "method": {"runner.execute"},
+    # One cell goes through one of them, or its ranks do, and they are to draw the same.
+    "method": {"runner.execute", "runner.rank", "runner.streamed"},
     "pretrain-batches": {"tasks.pretrain_images", "tasks.pretrain_language"},
 }
 

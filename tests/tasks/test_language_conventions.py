@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,9 +130,11 @@ def test_reading_the_joined_text_is_announced_and_its_files_are_fenced(folder: P
     assert wikitext / "test-00000-of-00001.parquet" in task.evaluation_files
 
 
-def test_a_text_shorter_than_a_block(folder: Path, wikitext: Path) -> None:
-    task = spec_of(folder, {"set": "wikitext2", "folder": wikitext}, window=100_000).load(0, "cpu")
-    with pytest.raises(AssetError, match=r"^mine: the joined evaluation text has less than 100000 tokens$"):
+def test_a_text_shorter_than_a_block(folder: Path, wikitext: Path, tmp_path: Path) -> None:
+    shutil.copy(next(wikitext.glob("train*")), tmp_path)
+    pq.write_table(pa.table({"text": [" = One = \n", " A few words. \n"]}), tmp_path / "test.parquet")
+    task = spec_of(folder, {"set": "wikitext2", "folder": tmp_path}, window=512).load(0, "cpu")
+    with pytest.raises(AssetError, match=r"^mine: the joined evaluation text has less than 512 tokens$"):
         _ = task.evaluation
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qbench.errors import DivergedError
+from qbench.errors import AssetError, DivergedError
 from qbench.tasks import corpus, pretrain, pretrain_language, zoo
 from qbench.tasks.llama import load_llama
 from qbench.tasks.pretrain import Progress
@@ -125,6 +125,12 @@ ARCHITECTURE = zoo.language_model("llama-1m").architecture.model_dump()
 @pytest.mark.parametrize("name", sorted(zoo.models()))
 def test_every_shipped_training_kept_what_it_measured(name: str) -> None:
     model = zoo.models()[name]
+    if isinstance(model, zoo.ZooClassifierModel):
+        try:
+            model.images.fingerprint()
+        except AssetError as error:  # large data, which are fetched by name
+            assert "is not in the cache" in str(error)
+            pytest.skip(str(error))
     for seed in model.sha256:
         path = zoo.FOLDER / name / f"seed{seed}" / "training.json"
         result = json.loads(path.read_text())
