@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from qbench.errors import UnwritableError
@@ -37,8 +38,21 @@ def write_bytes(path: Path, data: bytes) -> None:
     UnwritableError
         The disk is full, the folder is read-only, or the like; the message says what to do. `path` is as it was.
     """
+    write_pieces(path, (data,))
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write what does not have to be in memory at once, piece by piece; see `write_bytes`.
+
+    Parameters
+    ----------
+    path : Path
+        The file to make or replace.
+    pieces : iterable of bytes or memoryview
+        The content, in order.
+    """
     try:
-        _write(path, data)
+        _write(path, pieces)
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -66,12 +80,13 @@ def unwritable(path: Path, error: OSError) -> UnwritableError:
     return UnwritableError(f"cannot write {path}: {said}" + (f" ({cure})" if cure else ""))
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())

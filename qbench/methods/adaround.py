@@ -70,6 +70,7 @@ class AdaRound(Method):
         "qbench.methods.soft_rounding",
         "qbench.methods.stage",
         "qbench.methods.stage_error",
+        "qbench.methods.stand_in",
         "qbench.quant.block_grid",
     )
 

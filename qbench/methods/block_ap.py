@@ -46,6 +46,7 @@ class BlockAP(Method):
         "qbench.methods.block_training",
         "qbench.methods.matrices",
         "qbench.methods.reconstruction",
+        "qbench.methods.stand_in",
         "qbench.methods.working_block",
         "qbench.quant.block_grid",
         "qbench.quant.fused",

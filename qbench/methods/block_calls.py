@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from qbench.errors import CellError
 from qbench.methods.problem import Problem, TargetLayer
+from qbench.methods.stand_in import runs_as
 
 _NOT_IN_ORDER = "the model does not call each of its blocks once, one after the other"
 
@@ -294,11 +295,7 @@ def calls_up_to(problem: Problem, batch: Tensor, answers: Sequence[_Answer]) -> 
             )
             stack.callback(hook.remove)
         for block, answer in zip(problem.blocks, answers, strict=False):
-            own = block.module.__dict__.get("forward")
-            put_back = block.module.__dict__.pop if own is None else block.module.__dict__.__setitem__
-            # Of this instance alone: taking it off again uncovers the class's.
-            block.module.forward = lambda *_, answer=answer, **__: answer(calls[-1])
-            stack.callback(put_back, "forward", own)
+            stack.enter_context(runs_as(block.module, lambda *_, answer=answer, **__: answer(calls[-1])))
         try:
             problem.forward(problem.model, batch)
         except _ReachedError:

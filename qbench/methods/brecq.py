@@ -62,6 +62,7 @@ class BRECQ(Method):
         "qbench.methods.soft_rounding",
         "qbench.methods.stage",
         "qbench.methods.stage_error",
+        "qbench.methods.stand_in",
         "qbench.methods.working_block",
         "qbench.quant.block_grid",
     )

@@ -54,6 +54,7 @@ class GPTQ(Method):
         "qbench.methods.sequential",
         "qbench.methods.stage",
         "qbench.methods.stage_error",
+        "qbench.methods.stand_in",
         "qbench.quant.block_grid",
     )
 

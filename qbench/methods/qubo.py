@@ -42,6 +42,7 @@ class QuadraticRounding(Method):
         "qbench.methods.soft_rounding",
         "qbench.methods.stage",
         "qbench.methods.stage_error",
+        "qbench.methods.stand_in",
         "qbench.quant.block_grid",
     )
 

@@ -245,8 +245,7 @@ def _rows_of(grid: BlockGrid, whole: int, start: int, stop: int) -> BlockGrid:
     def rows(part: Tensor) -> Tensor:
         return part[start:stop].clone() if part.shape[0] == whole else part.clone()
 
-    table = None if grid.table is None else rows(grid.table)
-    return replace(grid, scale=rows(grid.scale), zero_point=rows(grid.zero_point), table=table)
+    return grid.mapped(rows)
 
 
 def join_grids(parts: Sequence[BlockGrid], whole: BlockGrid) -> BlockGrid:

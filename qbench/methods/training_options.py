@@ -69,6 +69,7 @@ class WeightTraining(Deployment):
         "qbench.methods.oscillation",
         "qbench.methods.qat_options",
         "qbench.methods.sharding",
+        "qbench.methods.stand_in",
         "qbench.methods.training",
         "qbench.methods.training_steps",
     )

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import CheckpointError, checkpoint
 
 from qbench.errors import CellError
 from qbench.methods.problem import Problem
+from qbench.methods.stand_in import runs_as
 from qbench.methods.training_options import WeightTraining
 
 
@@ -83,10 +84,7 @@ def recomputed(problem: Problem, *, wanted: bool) -> Iterator[None]:
         )
     with ExitStack() as stack:
         for block in problem.blocks:
-            own = "forward" in vars(block.module)
-            before = block.module.forward
-            stack.callback(_put_back, block.module, before, own=own)
-            block.module.forward = _recomputing(before, block.module)
+            stack.enter_context(runs_as(block.module, _recomputing(block.module.forward, block.module)))
         try:
             yield
         except CheckpointError as error:
@@ -116,10 +114,3 @@ def _recomputing(forward: Callable[..., Any], module: nn.Module) -> Callable[...
 
 def _versions(tensors: Sequence[Tensor]) -> list[int]:
     return [one._version for one in tensors]
-
-
-def _put_back(module: nn.Module, forward: Callable[..., Any], *, own: bool) -> None:
-    if own:
-        module.forward = forward
-    else:
-        del module.forward

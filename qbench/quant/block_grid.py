@@ -7,6 +7,7 @@ is a division (not a product with the reciprocal), rounding is half to even, and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -77,13 +78,16 @@ class BlockGrid:
 
     def copy(self) -> BlockGrid:
         """Return the same grid with parameters of its own."""
-        table = None if self.table is None else self.table.clone()
-        return replace(self, scale=self.scale.clone(), zero_point=self.zero_point.clone(), table=table)
+        return self.mapped(Tensor.clone)
 
     def to(self, device: torch.device) -> BlockGrid:
         """Return the same grid on a device."""
-        table = None if self.table is None else self.table.to(device)
-        return replace(self, scale=self.scale.to(device), zero_point=self.zero_point.to(device), table=table)
+        return self.mapped(lambda part: part.to(device))
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> BlockGrid:
+        """Return the grid with each of its tensors changed: scale, zero point, and table where it has one."""
+        table = None if self.table is None else change(self.table)
+        return replace(self, scale=change(self.scale), zero_point=change(self.zero_point), table=table)
 
     def on_matrix(self, matrix: Tensor) -> tuple[Tensor, Snapping]:
         """Return the scale of each weight of a matrix, as `by_column` does, and its levels."""

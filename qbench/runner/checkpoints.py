@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from qbench.atomic import unwritable
+from qbench import atomic
 from qbench.errors import CellError
 from qbench.geometry.trajectory import Trajectory
 from qbench.methods.checkpoints import Snapshot
@@ -142,10 +141,7 @@ class CheckpointFile:
             "seconds": self.elapsed(),
             "sha256": _sha256(snapshot.tensors, snapshot.facts),
         }
-        try:
-            _write(self.path, snapshot.tensors, {"training": json.dumps(told)})
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        _write(self.path, snapshot.tensors, {"training": json.dumps(told)})
         self._last = time.monotonic()
         self._started += self._last - before
 
@@ -224,17 +220,5 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
         place = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(len(text).to_bytes(8, "little"))
-            file.write(text)
-            for tensor in tensors.values():
-                file.write(_bytes_of(tensor))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    start = [len(text).to_bytes(8, "little"), text]
+    atomic.write_pieces(path, chain(start, map(_bytes_of, tensors.values())))

@@ -66,7 +66,7 @@ def functions(task: Any, *names: str) -> dict[str, Callable[..., Any] | None]:
 
 
 class HandedWatch:
-    """A watch that a method can show its weights to, and that that keeps what it has seen.
+    """A watch that a method can show its weights to, and that keeps what it has seen.
 
     What it looks with is evaluation data: while it looks, the fence around these is down.
 

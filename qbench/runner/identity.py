@@ -36,6 +36,7 @@ RUNNER_SOURCES = (
     "qbench.methods.sequential",
     "qbench.methods.stage",
     "qbench.methods.stage_error",
+    "qbench.methods.stand_in",
     "qbench.methods.watch",
     "qbench.quant.packed_layer",
     "qbench.quant.packing",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ from qbench import atomic
 from qbench.methods.problem import Solution
 from qbench.quant.packed_layer import pack_layer
 from qbench.quantizers.activations import Activations
-from qbench.runner.packed_file import LAYERS, with_metadata
+from qbench.runner.packed_file import ACTIVATIONS, LAYERS, with_metadata
 
 _PIECE = 1 << 24
 _PREFIX = 8  # bytes that tell the length of a safetensors header
@@ -75,31 +75,23 @@ class PackedWriter:
             The disk is full, say.
         """
         header, order = self._header()
-        digest = hashlib.sha256(header)
-        try:
-            handle, draft = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.", suffix=".tmp")
-            try:
-                with os.fdopen(handle, "wb") as out:
-                    out.write(header)
-                    for name in order:
-                        start, size = self._places[name]
-                        self._file.seek(start)
-                        for begin in range(0, size, _PIECE):
-                            piece = self._file.read(min(_PIECE, size - begin))
-                            digest.update(piece)
-                            out.write(piece)
-                    out.flush()
-                    os.fsync(out.fileno())
-                mask = os.umask(0)
-                os.umask(mask)
-                Path(draft).chmod(0o666 & ~mask)
-                Path(draft).replace(self._path)
-            except BaseException:
-                Path(draft).unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise atomic.unwritable(self._path, error) from error
+        digest = hashlib.sha256()
+
+        def pieces() -> Iterator[bytes]:
+            for piece in self._pieces(header, order):
+                digest.update(piece)
+                yield piece
+
+        atomic.write_pieces(self._path, pieces())
         return digest.hexdigest()
+
+    def _pieces(self, header: bytes, order: list[str]) -> Iterator[bytes]:
+        yield header
+        for name in order:
+            start, size = self._places[name]
+            self._file.seek(start)
+            for begin in range(0, size, _PIECE):
+                yield self._file.read(min(_PIECE, size - begin))
 
     def _append(self, name: str, tensor: Tensor) -> None:
         data: Any = tensor.contiguous().view(-1).view(torch.uint8).numpy()
@@ -129,5 +121,5 @@ class PackedWriter:
         text = json.dumps(header, separators=(",", ":")).encode()
         metadata = {LAYERS: json.dumps(self._about, sort_keys=True)}
         if self._activations:
-            metadata["activations"] = json.dumps(self._activations, sort_keys=True)
+            metadata[ACTIVATIONS] = json.dumps(self._activations, sort_keys=True)
         return with_metadata(len(text).to_bytes(_PREFIX, "little") + text, metadata), list(header)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from qbench.errors import CellError
 from qbench.methods.block_calls import Call, Rest, calls_up_to, run, same_rests
 from qbench.methods.problem import Block, Problem
+from qbench.methods.stand_in import runs_as
 from qbench.runner.hidden_states import HiddenStates, Spill
 from qbench.tasks.streamed_model import StreamedTask
 
@@ -110,11 +111,7 @@ class BlockCalls:
         assert form is not None
         with ExitStack() as stack:
             for module in self._modules:
-                own = module.__dict__.get("forward")
-                put_back = module.__dict__.pop if own is None else module.__dict__.__setitem__
-                # Of this instance alone: taking it off again uncovers the class's.
-                module.forward = lambda *_, **__: form(final())
-                stack.callback(put_back, "forward", own)
+                stack.enter_context(runs_as(module, lambda *_, **__: form(final())))
             yield
 
     def _enter(self, batch: Tensor) -> Tensor:

@@ -112,6 +112,10 @@ class LanguageModelSpec(ModelSpec):
         """Return the hashes of the files in `lm_eval_folder`."""
         return {} if self.lm_eval_folder is None else lm_eval_files.folder_sha256(self.lm_eval_folder)
 
+    def windows_name(self) -> str:
+        """Return what records call the windows of the loss: their convention, and their length."""
+        return f"{'gptq' if self.convention == 'gptq' else 'blocks'}{self.window}"
+
     def metric_names(self, metrics: Iterable[str]) -> tuple[str, ...]:
         """Return what records will call these metrics; a name that ends in a slash has more behind it.
 
@@ -121,8 +125,7 @@ class LanguageModelSpec(ModelSpec):
             As a suite names them.
         """
         rolling = f"rolling{self.window}"
-        blocks = f"{'gptq' if self.convention == 'gptq' else 'blocks'}{self.window}"
-        found = [f"loss/{blocks}", f"perplexity/{blocks}"]
+        found = [f"loss/{self.windows_name()}", f"perplexity/{self.windows_name()}"]
         for metric in metrics:
             if metric.startswith(lm_eval_tasks.PREFIX):
                 found.append(f"{metric.removeprefix(lm_eval_tasks.PREFIX)}/")

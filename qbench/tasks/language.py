@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,11 +77,10 @@ class LanguageTask:
         CellError
             The model has no list of blocks that hold linear layers.
         """
-        lists = [(name, module) for name, module in self.model.named_modules() if isinstance(module, nn.ModuleList)]
-        sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in lists}
-        if not lists:
+        name = largest_list(self.model)
+        if name is None:
             raise CellError(f"{self.spec.label()}: no list of decoder blocks found in {type(self.model).__name__}")
-        name, chosen = max(lists, key=lambda item: sizes[item[0]])
+        chosen = cast("nn.ModuleList", self.model.get_submodule(name))
         return [(f"{name}.{index}", block) for index, block in enumerate(chosen)]
 
     @cached_property
@@ -160,7 +159,7 @@ class LanguageTask:
             own = by_window[windows.document == index]
             rows.append((self._name_of(index), len(own) * predicted, float(own.sum())))
         loss = float(by_window.sum()) / (len(windows) * predicted)
-        convention = f"gptq{self.spec.window}" if self._is_joined else f"blocks{self.spec.window}"
+        convention = self.spec.windows_name()
         found = {
             f"loss/{convention}": loss,
             f"perplexity/{convention}": math.exp(loss) if loss < 700 else math.inf,
@@ -270,8 +269,14 @@ class LanguageTask:
 
     @cached_property
     def _harness(self) -> Harness:
-        rows = evaluation_rows(self.spec.window, self.vocab_size)
-        return Harness(self.tokenizer, self._evaluation_documents, self.spec, self.spec.window, rows)
+        return Harness(self.tokenizer, self._evaluation_documents, self.spec, self.spec.window, self.loss_rows)
+
+
+def largest_list(model: nn.Module) -> str | None:
+    """Return the name of the module list with the most parameters, which holds the decoder blocks; None for no list."""
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    sizes = {name: sum(one.numel() for one in module.parameters()) for name, module in lists.items()}
+    return max(sizes, key=lambda name: sizes[name]) if sizes else None
 
 
 def load_zoo(spec: ZooLM, seed: int, device: str) -> LanguageTask:

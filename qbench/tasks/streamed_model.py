@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qbench.errors import AssetError
-from qbench.tasks.language import LanguageTask
+from qbench.tasks.language import LanguageTask, largest_list
 from qbench.tasks.lazy_checkpoint import LazyCheckpoint
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class StreamedModel:
         self._checkpoint, self._label, self._device = checkpoint, label, device
         self._stored = _stored_names(frame, checkpoint)
         self._require_one_format(frame)
-        inside = _largest_list(frame)
+        inside = largest_list(frame)
         if inside is None:
             raise AssetError(f"{label}: no list of decoder blocks found in {type(frame).__name__}")
         missing = {name for name in _persistent(frame) if name not in self._stored}
@@ -241,9 +241,3 @@ def _persistent(module: nn.Module) -> dict[str, Tensor]:
 
 def _owner(module: nn.Module, name: str) -> nn.Module:
     return module.get_submodule(name.rpartition(".")[0])
-
-
-def _largest_list(model: nn.Module) -> str | None:
-    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    weigh: Callable[[str], int] = lambda name: sum(one.numel() for one in lists[name].parameters())  # noqa: E731
-    return max(lists, key=weigh) if lists else None
