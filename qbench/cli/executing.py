@@ -17,7 +17,7 @@ from qbench.cli.progress import Log, Progress, View
 from qbench.errors import QBenchError, StoreError, UnwritableError
 
 if TYPE_CHECKING:
-    from qbench.runner.run import Plan
+    from qbench.runner.planning import Plan
     from qbench.store.folder import RunFolder
     from qbench.store.record import Record
     from qbench.suite.cell import Cell

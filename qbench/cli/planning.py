@@ -11,7 +11,7 @@ from qbench.cli import options
 from qbench.cli.selection import select
 
 if TYPE_CHECKING:
-    from qbench.runner.run import Plan
+    from qbench.runner.planning import Plan
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def plan(
 ) -> None:
     """Show what `qbench run` would do: cells to run, stored cells, skipped cells with reasons, and an estimate."""
     from qbench.report.fitting import wrap
-    from qbench.runner.run import plan as make_plan
+    from qbench.runner.planning import plan as make_plan
     from qbench.store.folder import RunFolder
 
     loaded, cells = select(suite, seeds, only, shard)

@@ -40,7 +40,7 @@ def repeat(
     Ends with 1 where a cell failed or fell back.
     """
     from qbench.runner.local import check_device
-    from qbench.runner.run import plan
+    from qbench.runner.planning import plan
     from qbench.store.folder import RunFolder
     from qbench.suite.enumerate import measured_cells
 

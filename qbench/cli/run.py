@@ -41,7 +41,7 @@ def run(
     from qbench.report.leaderboard import leaderboard
     from qbench.report.text import render_text
     from qbench.runner.local import check_device
-    from qbench.runner.run import plan
+    from qbench.runner.planning import plan
     from qbench.store.folder import RunFolder
     from qbench.suite.enumerate import axes_of, measured_labels, places, probe_places
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from qbench.runner.identity import PlannedCell
-from qbench.runner.run import Plan
+from qbench.runner.planning import Plan
 from qbench.seeds import derive_seed
 from qbench.store.folder import RunFolder
 from qbench.store.ground import unlike

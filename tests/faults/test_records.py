@@ -16,7 +16,8 @@ from qbench.errors import StoreError
 from qbench.runner import identity
 from qbench.runner.execute import execute
 from qbench.runner.identity import PlannedCell, identify
-from qbench.runner.run import plan, run
+from qbench.runner.planning import plan
+from qbench.runner.run import run
 from qbench.runner.session import Session
 from qbench.store import record as records
 from qbench.store.folder import RunFolder

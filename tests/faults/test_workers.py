@@ -15,7 +15,8 @@ from qbench.methods.base import Method
 from qbench.quantizers.absmax import AbsMax
 from qbench.runner.identity import identify
 from qbench.runner.local import LocalExecutor
-from qbench.runner.run import plan, run
+from qbench.runner.planning import plan
+from qbench.runner.run import run
 from qbench.store.folder import RunFolder
 from qbench.store.record import Record
 from qbench.suite.cell import Cell

@@ -25,7 +25,8 @@ from qbench.registry import METHODS
 from qbench.runner.checkpoints import CheckpointFile, fingerprint
 from qbench.runner.execute import execute
 from qbench.runner.identity import identify
-from qbench.runner.run import plan, run
+from qbench.runner.planning import plan
+from qbench.runner.run import run
 from qbench.runner.session import Session
 from qbench.store.folder import RunFolder
 from qbench.store.record import Record

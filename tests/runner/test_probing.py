@@ -14,7 +14,8 @@ from qbench.methods.ste_qat import StraightThroughQAT
 from qbench.runner.execute import execute
 from qbench.runner.identity import identify
 from qbench.runner.local import LocalExecutor
-from qbench.runner.run import plan, run
+from qbench.runner.planning import plan
+from qbench.runner.run import run
 from qbench.runner.session import Session
 from qbench.store.folder import RunFolder
 from qbench.store.record import Record

@@ -14,7 +14,8 @@ import pytest
 from qbench.errors import StoreError
 from qbench.runner.execute import execute
 from qbench.runner.identity import PlannedCell, identify
-from qbench.runner.run import plan, run
+from qbench.runner.planning import plan
+from qbench.runner.run import run
 from qbench.runner.session import Session
 from qbench.store.folder import RunFolder
 from qbench.store.record import Record

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from qbench.runner import identity, sources
 from qbench.runner.execute import execute
-from qbench.runner.run import plan, run
+from qbench.runner.planning import plan
+from qbench.runner.run import run
 from qbench.runner.session import Session
 from qbench.store.folder import RunFolder
 from qbench.store.record import Record
