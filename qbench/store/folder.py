@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,8 @@ from qbench.errors import StoreError
 from qbench.store.lock import hold
 from qbench.store.record import Record
 from qbench.store.schema import CorruptRecordError, dump_record, parse_record
+from qbench.store.stored_records import StoredRecords
+from qbench.store.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,22 @@ class Scan:
     """
 
     records: dict[str, Record] = field(default_factory=dict)
+    corrupt: dict[Path, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What a folder holds, in short.
+
+    Attributes
+    ----------
+    summaries : dict of str to Summary
+        By cell id, in the order of the ids.
+    corrupt : dict of Path to str
+        As in `Scan`.
+    """
+
+    summaries: dict[str, Summary] = field(default_factory=dict)
     corrupt: dict[Path, str] = field(default_factory=dict)
 
 
@@ -108,6 +126,27 @@ class RunFolder:
             except CorruptRecordError as error:
                 scan.corrupt[path] = str(error)
         return scan
+
+    def summaries(self) -> Overview:
+        """Return all records in short, and apart from them the corrupt files.
+
+        Raises
+        ------
+        StoreError
+            See `scan`.
+        """
+        scan = self.scan()
+        return Overview({cell_id: Summary.of(record) for cell_id, record in scan.records.items()}, scan.corrupt)
+
+    def records(self, ids: Iterable[str]) -> StoredRecords:
+        """Return the records of some cells, in the order of the ids; each is read when it is asked for.
+
+        Parameters
+        ----------
+        ids : iterable of str
+            Cells that have a record.
+        """
+        return StoredRecords(self.read, ids)
 
     def write(self, record: Record) -> None:
         """Write a record in one step, over an older one of the same cell."""

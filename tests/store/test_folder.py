@@ -17,6 +17,7 @@ from qbench.store.folder import RunFolder, repeat_folders
 from qbench.store.newest import newest
 from qbench.store.record import SCHEMA_VERSION, Record
 from qbench.store.schema import dump_record
+from qbench.store.summary import Summary
 
 MakeRecord = Callable[..., Record]
 
@@ -173,3 +174,13 @@ def test_files_of_the_user_are_left_alone(tmp_path: Path) -> None:
     with folder.lock():
         pass
     assert all(path.read_text(encoding="utf-8") == "keep me" for path in own)
+
+
+def test_an_overview_is_a_scan_in_short(folder: RunFolder, make_record: MakeRecord) -> None:
+    for record in (make_record(), make_record("llama-1m/fp/s0"), make_record(cell_id="other", status="failed")):
+        folder.write(record)
+    folder.record_path("broken").write_text("{")
+    scan, found = folder.scan(), folder.summaries()
+    assert found.summaries == {cell_id: Summary.of(record) for cell_id, record in scan.records.items()}
+    assert list(found.summaries) == list(scan.records)
+    assert found.corrupt == scan.corrupt
