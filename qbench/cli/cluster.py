@@ -60,7 +60,7 @@ def check(executor: str, address: str | None = None, cpus: int | None = None, gp
     alien = [option for option, value in given.items() if value is not None]
     if executor != "ray" and alien:
         raise QBenchError(f"{' and '.join(alien)}: for --executor ray only (this is --executor {executor})")
-    if gpus is not None and (not math.isfinite(gpus) or gpus > 1 and gpus != int(gpus)):
+    if gpus is not None and (not math.isfinite(gpus) or (gpus > 1 and gpus != int(gpus))):
         raise QBenchError(f"--gpus-per-cell {gpus:g} (allowed: a part of one GPU, such as 0.5, or a whole number)")
 
 
@@ -87,4 +87,4 @@ def gpus_per_cell(given: float | None, device: str, *, some: bool) -> float:
         raise QBenchError("--gpus-per-cell 0: cells take a GPU with --device cuda (allowed: auto, cpu)")
     if given is not None:
         return given
-    return 1.0 if device == "cuda" or device == "auto" and some else 0.0
+    return 1.0 if device == "cuda" or (device == "auto" and some) else 0.0
