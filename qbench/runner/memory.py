@@ -115,7 +115,7 @@ def training_memory(
     watched : bool
         Whether the way of the training is measured, in a model of its own.
     """
-    shapes = _Shapes(problem)
+    shapes = ModelShapes(problem)
     weights, own = shapes.weights, shapes.weight_bytes
     half = own < 4 * weights
     parts = {"models": 2 * shapes.model_bytes}
@@ -165,7 +165,7 @@ def quantization_memory(problem: Problem, method: Method) -> Estimate:
     method : Method
         Whatever it is: the working tensors of one block are taken to be those of GPTQ.
     """
-    shapes = _Shapes(problem)
+    shapes = ModelShapes(problem)
     rows = sum(len(batch) for batch in problem.calibration)
     parts = {
         "models": 2 * shapes.model_bytes,
@@ -227,7 +227,7 @@ def _cures(options: WeightTraining) -> tuple[str, ...]:
     return tuple(cures)
 
 
-class _Shapes:
+class ModelShapes:
     """What a problem's model and target layers measure."""
 
     def __init__(self, problem: Problem) -> None:
