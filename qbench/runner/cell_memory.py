@@ -63,14 +63,15 @@ def bytes_needed(cell: Cell, session: ShapeSession, device: str) -> tuple[int, i
     session : ShapeSession
         Keeps the model from one cell to the next.
     device : str
-        ``cpu`` or ``cuda``: where the cell is to run.
+        Where the cell is to run: ``cpu``, ``cuda``, or ``auto``, which may turn out to be either.
 
     Returns
     -------
     tuple of int
         Bytes on the host and on the device. On a CPU the first holds everything, `memory.PROCESS` for each process
         included, and the second is 0. On a GPU the host has the process and twice the model, as it is read and as it is
-        written; of a training that several processes share, the second is for all of their GPUs together.
+        written; of a training that several processes share, the second is for all of their GPUs together. For ``auto``
+        each is what it may be at most.
 
     Raises
     ------
@@ -82,9 +83,8 @@ def bytes_needed(cell: Cell, session: ShapeSession, device: str) -> tuple[int, i
     task = session.task(cell)
     found = estimate(cell, make_problem(task, session.model(cell), cell, lambda place: no_grid()))
     processes = memory.PROCESS * (1 + (int(getattr(cell.method, "ranks", 1)) if cell.is_shared else 0))
-    if device == "cpu":
-        return processes + found.total, 0
-    return processes + 2 * found.held, found.total
+    on_host = 2 * found.held if device == "cuda" else found.total
+    return processes + on_host, 0 if device == "cpu" else found.total
 
 
 def estimate(cell: Cell, problem: Problem) -> memory.Estimate:
@@ -156,6 +156,5 @@ def _of_streamed(cell: Cell, session: ShapeSession, device: str) -> tuple[int, i
     method: Any = cell.method
     shapes = streamed_memory.shapes_of(session.task(cell))
     parts = streamed_memory.streamed_peak(shapes, None if method is None else method.calibrates_on())
-    beside = 0 if device == "cpu" else parts["process"] + parts["hidden_states"]
-    whole = sum(parts.values())
-    return (whole, 0) if device == "cpu" else (beside, whole - beside)
+    whole, beside = sum(parts.values()), parts["process"] + parts["hidden_states"]
+    return beside if device == "cuda" else whole, 0 if device == "cpu" else whole - beside

@@ -76,7 +76,7 @@ def needs(cells: Sequence[Cell], measured: Iterable[Summary], device: str) -> di
         Of stored cells. Where shapes and the highest peak of a kind differ, the larger counts: a peak was that of one
         machine, and of the quantizers and bits that were run so far.
     device : str
-        ``cpu`` or ``cuda``: where the cells are to run.
+        Where the cells are to run: ``cpu``, ``cuda``, or ``auto``, for which each number is what it may be at most.
 
     Notes
     -----
@@ -89,6 +89,7 @@ def needs(cells: Sequence[Cell], measured: Iterable[Summary], device: str) -> di
             first.setdefault(kind_of(cell), cell)
     peaks = _peaks(measured)
     return {
+        # A peak of a training that several processes share is that of the largest one alone.
         kind: _corrected(found, 0 if first[kind].is_shared else peaks.get(kind[:3], 0), device)
         for kind, found in _from_shapes(first, device).items()
     }
@@ -108,12 +109,12 @@ def _peaks(measured: Iterable[Summary]) -> dict[tuple[str, str, str], int]:
 
 
 def _corrected(told: Need, peak: int, device: str) -> Need:
-    # Peaks are of the process on a CPU and of the device on a GPU. Those of a training that processes share are of
-    # the largest process alone, and count for nothing.
-    known = told.host if device == "cpu" else told.device
-    if peak <= (known or 0):
+    # Peaks are of the process on a CPU and of the device on a GPU.
+    if peak <= ((told.device if device == "cuda" else told.host) or 0):
         return told
-    return replace(told, source="measured", **({"host": peak, "device": 0} if device == "cpu" else {"device": peak}))
+    if device == "cuda":
+        return replace(told, device=peak, source="measured")
+    return replace(told, host=peak, device=max(told.device or 0, 0 if device == "cpu" else peak), source="measured")
 
 
 def _from_shapes(first: Mapping[Kind, Cell], device: str) -> dict[Kind, Need]:
