@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-    from qbench.runner.durations import Durations
+    from qbench.runner.durations import Durations, Kind
     from qbench.runner.identity import PlannedCell
     from qbench.store.record import Record
+    from qbench.store.summary import Summary
 
 LOG_SECONDS = 30.0
 _REFRESHES = 4  # a second
@@ -71,8 +73,9 @@ class Progress:
 
         self.total, self.ended, self.failed = len(todo), 0, 0
         self.running: dict[str, float] = {}
-        self._labels = {one.cell_id: one.cell.label() for one in todo}
-        self._kinds = {one.cell_id: kind_of(one.cell) for one in todo}
+        self._labels: dict[str, str] = {}  # of those that run
+        alike: dict[Kind, Kind] = {}
+        self._kinds = {one.cell_id: alike.setdefault(kind := kind_of(one.cell), kind) for one in todo}
         self._waiting = Counter(self._kinds.values())
         self._durations, self._jobs, self._clock = durations, jobs, clock
         self._start = clock()
@@ -81,13 +84,15 @@ class Progress:
         """Take in that a process has begun with a cell, maybe not for the first time."""
         if planned.cell_id not in self.running:
             self._waiting[self._kinds[planned.cell_id]] -= 1
+            self._labels[planned.cell_id] = planned.cell.label()
         self.running[planned.cell_id] = self._clock()
 
-    def done(self, record: Record) -> None:
+    def done(self, record: Record | Summary) -> None:
         """Take in that a cell has ended, or will not be executed."""
         self.ended += 1
         self.failed += record.status not in ("ok", "skipped")
         kind, began = self._kinds[record.cell_id], self.running.pop(record.cell_id, None)
+        self._labels.pop(record.cell_id, None)
         if began is None:
             self._waiting[kind] -= 1
         elif record.status == "ok":
@@ -100,10 +105,9 @@ class Progress:
     def left(self) -> str:
         """Return how long it will go on: ``about 14 min left``, ``over`` where some cells tell nothing yet."""
         now = self._clock()
-        waiting = [kind for kind, count in self._waiting.items() for _ in range(count)]
-        running = [(self._kinds[cell_id], now - began) for cell_id, began in self.running.items()]
-        seconds, known = self._durations.left(waiting, running, self._jobs)
-        if not waiting and not running:
+        running = [(self._kinds[cell_id], now - began) for cell_id, began in dict(self.running).items()]
+        seconds, known = self._durations.left(self._waiting, running, self._jobs)
+        if not running and not any(self._waiting.values()):
             return ""
         if known:
             return f"about {roughly(seconds)} left"
@@ -111,10 +115,12 @@ class Progress:
 
     def cells(self) -> Iterator[tuple[str, str]]:
         """Yield the label of each running cell and ``12 s of ~17 s``, the one that began first first."""
-        now = self._clock()
-        for cell_id, began in self.running.items():
-            expected = self._durations.expected(self._kinds[cell_id])
-            yield self._labels[cell_id], told(now - began) + (f" of ~{told(expected)}" if expected is not None else "")
+        now, running = self._clock(), dict(self.running)
+        seconds = self._durations.expected_of({self._kinds[cell_id] for cell_id in running})
+        for cell_id, began in running.items():
+            expected = seconds[self._kinds[cell_id]]
+            if (label := self._labels.get(cell_id)) is not None:  # it may end while it is drawn
+                yield label, told(now - began) + (f" of ~{told(expected)}" if expected is not None else "")
 
     def line(self) -> str:
         """Return it all in a line: ``12 of 222 cells, 3 failed, 4 min 10 s, about 31 min left``."""
@@ -140,7 +146,7 @@ class Log:
         """Tell nothing: a line a cell would be too many."""
         self._progress.begun(planned)
 
-    def done(self, record: Record) -> None:
+    def done(self, record: Record | Summary) -> None:
         """Tell of a cell that failed, and of the run where nothing was told for half a minute."""
         self._progress.done(record)
         if said := failure(record):
@@ -181,7 +187,7 @@ class View:
         """Show a cell that runs."""
         self._progress.begun(planned)
 
-    def done(self, record: Record) -> None:
+    def done(self, record: Record | Summary) -> None:
         """Show a cell that has ended no more; one that failed is told of above the bar."""
         self._progress.done(record)
         if said := failure(record):
@@ -202,12 +208,12 @@ class View:
         head = Table.grid(padding=(0, 1))
         head.add_row(bar, counts, times)
         lines = []
-        for label, time_of in list(run.cells())[: max(1, self._console.height - 3)]:
+        for label, time_of in islice(run.cells(), max(1, self._console.height - 3)):
             name = abbreviate(label, width - len(time_of) - 4)
             lines.append(Text.assemble("  ", name, "  ", (time_of, "dim"), no_wrap=True, overflow="crop"))
         return Group(head, *(lines or [Text("  processes start", style="dim")] if run.ended < run.total else []))
 
 
-def failure(record: Record) -> str:
+def failure(record: Record | Summary) -> str:
     """Return what is to be told of a cell at once; nothing of one that is well, or behind one that is not."""
     return "" if record.status in ("ok", "skipped") else f"{record.label}: {record.status}: {record.reason}"

@@ -9,10 +9,11 @@ import hashlib
 import importlib.util
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_jsonable_python
 
@@ -73,7 +74,7 @@ SHARED_SOURCES = ("qbench.runner.meeting", "qbench.runner.rank", "qbench.runner.
 """What the cells go through, beside that, whose training several processes share."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedCell:
     """A cell with its identity.
 
@@ -126,32 +127,94 @@ def identify(cell: Cell) -> PlannedCell:
     AssetError
         Its model or text is missing.
     """
-    key: dict[str, Any] = {
-        "identity": IDENTITY,
-        "model": _describe(cell.model),
-        "data": _fingerprint(cell.model, cell.seed),
-        "metrics": list(cell.metrics),
-        "seed": cell.seed,
-    }
-    points = {str(point.axes()["method"]): identify(point).cell_id for point in cell.points}
-    sources: tuple[str, ...] = RUNNER_SOURCES
-    if cell.method is not None:
-        key["method"] = _describe(cell.method)
-    if cell.probe is not None:
-        key |= {"probe": _describe(cell.probe), "points": points}
-        sources += PROBE_SOURCES
-    if cell.trajectory:
-        key["trajectory"] = cell.trajectory
-        sources += TRAJECTORY_SOURCES
-    if cell.is_streamed:
-        sources += STREAMED_SOURCES
-    if cell.is_shared:
-        sources += SHARED_SOURCES
-    key["runner"] = {name: source_sha256(name) for name in sorted(set(sources))}
-    if cell.quantizer is not None:
-        key |= {"quantizer": _describe(cell.quantizer), "bits": cell.bits}
-    canonical = json.dumps(key, sort_keys=True, separators=(",", ":"))
-    return PlannedCell(cell, key, hashlib.sha256(canonical.encode()).hexdigest(), points)
+    return _Identifier().identify(cell)
+
+
+def identify_all(cells: Iterable[Cell]) -> Iterator[PlannedCell]:
+    """Resolve the identities of cells of one suite, in their order; what their keys have in common is there once.
+
+    Raises
+    ------
+    AssetError
+        A model or text is missing.
+    """
+    return map(_Identifier().identify, cells)
+
+
+class _Identifier:
+    """Makes keys and their hashes; every part that several cells share is made, and written as JSON, once.
+
+    A part is known by the objects it was made from, which are held: to hash the options of a spec for each cell would
+    take longer than all else.
+    """
+
+    def __init__(self) -> None:
+        self._specs: dict[int, tuple[Spec, _Part]] = {}
+        self._data: dict[tuple[int, int], tuple[Spec, _Part]] = {}
+        self._others: dict[tuple[object, ...], _Part] = {}
+        self._points: dict[int, tuple[Cell, str]] = {}
+
+    def identify(self, cell: Cell) -> PlannedCell:
+        parts = {
+            "identity": _Part(IDENTITY, str(IDENTITY)),
+            "model": self._of_spec(cell.model),
+            "data": self._of_data(cell.model, cell.seed),
+            "metrics": self._of_metrics(cell.metrics),
+            "seed": _Part.of(cell.seed),
+        }
+        points = {str(point.axes()["method"]): self._id_of(point) for point in cell.points}
+        if cell.method is not None:
+            parts["method"] = self._of_spec(cell.method)
+        if cell.probe is not None:
+            parts |= {"probe": self._of_spec(cell.probe), "points": _Part.of(points)}
+        if cell.trajectory:
+            parts["trajectory"] = _Part.of(cell.trajectory)
+        parts["runner"] = self._of_runner(cell)
+        if cell.quantizer is not None:
+            parts |= {"quantizer": self._of_spec(cell.quantizer), "bits": _Part.of(cell.bits)}
+        # As json.dumps(key, sort_keys=True, separators=(",", ":")) has it.
+        canonical = "{" + ",".join([f'"{name}":{part.text}' for name, part in sorted(parts.items())]) + "}"
+        key = {name: part.value for name, part in parts.items()}
+        return PlannedCell(cell, key, hashlib.sha256(canonical.encode()).hexdigest(), points)
+
+    def _id_of(self, point: Cell) -> str:
+        if id(point) not in self._points:
+            self._points[id(point)] = point, self.identify(point).cell_id
+        return self._points[id(point)][1]
+
+    def _of_spec(self, spec: Spec) -> _Part:
+        if id(spec) not in self._specs:
+            self._specs[id(spec)] = spec, _Part.of(_describe(spec))
+        return self._specs[id(spec)][1]
+
+    def _of_data(self, model: Spec, seed: int) -> _Part:
+        if (id(model), seed) not in self._data:
+            self._data[id(model), seed] = model, _Part.of(_fingerprint(model, seed))
+        return self._data[id(model), seed][1]
+
+    def _of_metrics(self, metrics: tuple[str, ...]) -> _Part:
+        if metrics not in self._others:
+            self._others[metrics] = _Part.of(list(metrics))
+        return self._others[metrics]
+
+    def _of_runner(self, cell: Cell) -> _Part:
+        ways = cell.is_probe, cell.trajectory > 0, cell.is_streamed, cell.is_shared
+        if ways not in self._others:
+            more = (PROBE_SOURCES, TRAJECTORY_SOURCES, STREAMED_SOURCES, SHARED_SOURCES)
+            sources = {*RUNNER_SOURCES, *(name for way, names in zip(ways, more, strict=True) if way for name in names)}
+            self._others[ways] = _Part.of({name: source_sha256(name) for name in sorted(sources)})
+        return self._others[ways]
+
+
+class _Part(NamedTuple):
+    """A part of a key, and its canonical JSON."""
+
+    value: Any
+    text: str
+
+    @classmethod
+    def of(cls, value: Any) -> _Part:
+        return cls(value, json.dumps(value, sort_keys=True, separators=(",", ":")))
 
 
 @cache

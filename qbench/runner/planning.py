@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qbench import atomic
-from qbench.runner.identity import PlannedCell, identify
+from qbench.runner.identity import PlannedCell, identify_all
+from qbench.spec import Spec
 from qbench.store.folder import RunFolder
-from qbench.store.record import Record
+from qbench.store.summary import Summary
 from qbench.suite.cell import Cell
 
 
@@ -21,23 +21,23 @@ class Plan:
     ----------
     todo : list of PlannedCell
         Cells to execute, full-precision cells first, then those of one model and grid together.
-    stored : dict of str to Record
-        Sound records that the folder already holds, by cell id.
+    stored : dict of str to Summary
+        Sound records that the folder already holds, in short, by cell id.
     skipped : list of Cell
         Cells that the suite leaves out, each with its reason.
     corrupt : dict of Path to str
         Files that are no records; their cells are in `todo`.
-    held : list of Record
+    held : list of Summary
         All records in the folder, those of other cells and of earlier versions too: they tell how long cells take.
     fresh : bool
         Whether trainings begin again that have left a checkpoint.
     """
 
     todo: list[PlannedCell]
-    stored: dict[str, Record]
+    stored: dict[str, Summary]
     skipped: list[Cell]
     corrupt: dict[Path, str] = field(default_factory=dict)
-    held: list[Record] = field(default_factory=list)
+    held: list[Summary] = field(default_factory=list)
     fresh: bool = False
 
 
@@ -59,23 +59,26 @@ def plan(cells: Sequence[Cell], folder: RunFolder, *, fresh: bool = False) -> Pl
     AssetError
         A model or a text is missing.
     """
-    scan = folder.scan()
-    planned = [identify(cell) for cell in cells if cell.skip is None]
-    stored = {
-        one.cell_id: scan.records[one.cell_id]
-        for one in planned
-        if not fresh and one.cell_id in scan.records and _complete(scan.records[one.cell_id], one, folder)
-    }
-    todo = [one for one in planned if one.cell_id not in stored]
-    first = {(one.cell.model, one.cell.seed): index for index, one in reversed(list(enumerate(todo)))}
+    found = folder.summaries()
+    stored: dict[str, Summary] = {}
+    todo: list[PlannedCell] = []
+    for one in identify_all(cell for cell in cells if cell.skip is None):
+        summary = None if fresh else found.summaries.get(one.cell_id)
+        if summary is not None and _complete(summary, one, folder):
+            stored[one.cell_id] = summary
+        else:
+            todo.append(one)
+    first: dict[tuple[Spec, int], int] = {}
     # A worker keeps the last model it loaded and the last grid it laid.
-    todo.sort(key=lambda one: (not one.cell.is_fp, first[one.cell.model, one.cell.seed]))
+    ranks = [
+        (not one.cell.is_fp, first.setdefault((one.cell.model, one.cell.seed), index)) for index, one in enumerate(todo)
+    ]
+    todo = [todo[index] for index in sorted(range(len(todo)), key=ranks.__getitem__)]
     skipped = [cell for cell in cells if cell.skip is not None]
-    return Plan(todo, stored, skipped, scan.corrupt, list(scan.records.values()), fresh)
+    return Plan(todo, stored, skipped, found.corrupt, list(found.summaries.values()), fresh)
 
 
-def _complete(record: Record, planned: PlannedCell, folder: RunFolder) -> bool:
-    if record.status != "ok" or planned.cell.quantizer is None or planned.cell.is_probe:
-        return record.status == "ok"
-    weights = folder.weights_path(planned.cell_id)
-    return weights.exists() and atomic.sha256_file(weights) == record.weights_sha256
+def _complete(summary: Summary, planned: PlannedCell, folder: RunFolder) -> bool:
+    if summary.status != "ok" or planned.cell.quantizer is None or planned.cell.is_probe:
+        return summary.status == "ok"
+    return folder.has_weights(summary)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qbench.atomic import require_writable, write_text
+from qbench.atomic import require_writable, sha256_file, write_text
 from qbench.errors import StoreError
+from qbench.store import index
 from qbench.store.lock import hold
 from qbench.store.record import Record
 from qbench.store.schema import CorruptRecordError, dump_record, parse_record
 from qbench.store.stored_records import StoredRecords
 from qbench.store.summary import Summary
+
+_SPARE_LINES = 100  # that an index may have too many before it is made anew
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,12 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._held = False
+        self._indexed: dict[str, index.Entry] = {}
+
+    @property
+    def _index_path(self) -> Path:
+        return self.path / index.NAME
 
     def record_path(self, cell_id: str) -> Path:
         """Return where the record of a cell is, or would be."""
@@ -130,13 +140,58 @@ class RunFolder:
     def summaries(self) -> Overview:
         """Return all records in short, and apart from them the corrupt files.
 
+        Records that are as the folder's index knows them are not read. The index is brought up to date where the
+        caller holds the lock.
+
         Raises
         ------
         StoreError
             See `scan`.
         """
-        scan = self.scan()
-        return Overview({cell_id: Summary.of(record) for cell_id, record in scan.records.items()}, scan.corrupt)
+        known, lines = index.read_index(self._index_path)
+        overview, added = Overview(), list[index.Entry]()
+        self._indexed = {}
+        for name, seen in _files(self.path / "records"):
+            entry = known.get(name)
+            if entry is None or entry.seen != seen:
+                path = self.record_path(name)
+                try:
+                    entry = index.Entry(seen, Summary.of(_read(path)))
+                except FileNotFoundError:
+                    continue
+                except CorruptRecordError as error:
+                    overview.corrupt[path] = str(error)
+                    continue
+                if index.is_settled(seen):
+                    added.append(entry)
+            overview.summaries[name] = entry.summary
+            self._indexed[name] = entry
+        if self._held:
+            self._mend_index(lines, added)
+        return overview
+
+    def has_weights(self, summary: Summary) -> bool:
+        """Return whether the weights of a cell are there, and are those that its record tells of.
+
+        Parameters
+        ----------
+        summary : Summary
+            From `summaries`. Weights whose hash has been found right, and that have not been written to since, are not
+            read again.
+        """
+        path, entry = self.weights_path(summary.cell_id), self._indexed.get(summary.cell_id)
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return False
+        seen = found.st_size, found.st_mtime_ns
+        if entry is not None and (entry.weights, entry.summary) == (seen, summary):
+            return True
+        right = sha256_file(path) == summary.weights_sha256
+        if right and entry is not None and entry.summary == summary and self._held and index.is_settled(seen):
+            self._indexed[summary.cell_id] = entry = entry._replace(weights=seen)
+            index.append_index(self._index_path, [entry])
+        return right
 
     def records(self, ids: Iterable[str]) -> StoredRecords:
         """Return the records of some cells, in the order of the ids; each is read when it is asked for.
@@ -150,7 +205,10 @@ class RunFolder:
 
     def write(self, record: Record) -> None:
         """Write a record in one step, over an older one of the same cell."""
-        write_text(self.record_path(record.cell_id), dump_record(record))
+        path = self.record_path(record.cell_id)
+        write_text(path, dump_record(record))
+        if (seen := index.stamp(path)) is not None:
+            index.append_index(self._index_path, [index.Entry(seen, Summary.of(record))])
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -168,10 +226,23 @@ class RunFolder:
                 require_writable(self.path / place)
             # Only what `atomic` leaves, only where it writes: the folder may hold files of the user's own.
             tensors = ".*.safetensors.*.tmp"
-            for place, pattern in (("records", ".*.json.*.tmp"), ("weights", tensors), ("checkpoints", tensors)):
+            left = {"records": ".*.json.*.tmp", "weights": tensors, "checkpoints": tensors, ".": f".{index.NAME}.*.tmp"}
+            for place, pattern in left.items():
                 for leftover in (self.path / place).glob(pattern):
                     leftover.unlink(missing_ok=True)
-            yield
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
+
+    def _mend_index(self, lines: int, added: list[index.Entry]) -> None:
+        """Have the index say what was found, and not much else."""
+        if lines + len(added) > 2 * len(self._indexed) + _SPARE_LINES or (added and not lines):
+            settled = (entry for entry in self._indexed.values() if index.is_settled(entry.seen))
+            index.write_index(self._index_path, settled)
+        elif added:
+            index.append_index(self._index_path, added)
 
 
 def repeat_folders(run_path: Path) -> list[Path]:
@@ -184,6 +255,18 @@ def repeat_folders(run_path: Path) -> list[Path]:
     """
     found = (run_path / "repeats").glob("*")
     return sorted((path for path in found if path.name.isdecimal() and path.is_dir()), key=lambda path: int(path.name))
+
+
+def _files(folder: Path) -> list[tuple[str, index.Seen]]:
+    """Return the cell ids that have a file among the records, in order, each with its size and time."""
+    found = []
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".json") and not entry.name.startswith("."):
+                with suppress(FileNotFoundError):  # gone since
+                    about = entry.stat()
+                    found.append((entry.name.removesuffix(".json"), (about.st_size, about.st_mtime_ns)))
+    return sorted(found)
 
 
 def _read(path: Path) -> Record:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from sys import intern
 
 from qbench.store.record import Record, Status
 from qbench.suite.cell import cell_label
@@ -43,7 +44,7 @@ class Summary:
         """Return what is to be held of a record."""
         return cls(
             cell_id=record.cell_id,
-            axes=record.axes,
+            axes=share_names(record.axes),
             status=record.status,
             reason=record.reason,
             fallbacks=tuple(dict.fromkeys(record.fallbacks)),
@@ -63,6 +64,11 @@ class Summary:
     def label(self) -> str:
         """Return the place in the leaderboard in one line, such as ``llama-1m/mse/2b/gptq/s0``."""
         return cell_label(self.axes)
+
+
+def share_names(axes: dict[str, str | int | None]) -> dict[str, str | int | None]:
+    """Return the same axes with names that are held once: a suite has few, and many cells."""
+    return {intern(axis): intern(value) if isinstance(value, str) else value for axis, value in axes.items()}
 
 
 def seconds_of(record: Record) -> float:

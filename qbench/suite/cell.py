@@ -10,7 +10,7 @@ from qbench.spec import Spec
 FP = "fp"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One cell of a suite, all options resolved.
 

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from qbench.runner.durations import Durations, kind_of, seconds_of
+from qbench.runner.durations import Durations, kind_of
 from qbench.store.record import Cost, Record
+from qbench.store.summary import Summary
 
 RTN, LSQ = ("m", "rtn"), ("m", "lsq")
 
 
-def record(kind: tuple[str, str], seconds: float, **fields: object) -> Record:
+def stored(kind: tuple[str, str], seconds: float, **fields: object) -> Summary:
     axes = {"model": kind[0], "quantizer": "mse", "bits": 4, "method": kind[1], "seed": 0}
     filled = {"cost": Cost(method_seconds=seconds), "status": "ok"} | fields
-    return Record(cell_id="x", key={}, axes=axes, suite="s", **filled)  # type: ignore[arg-type]
+    return Summary.of(Record(cell_id="x", key={}, axes=axes, suite="s", **filled))  # type: ignore[arg-type]
 
 
 def test_nothing_is_known_of_what_never_ended() -> None:
-    known = Durations.of([record(RTN, 3.0), record(LSQ, 3.0, status="failed")])
+    known = Durations.of([stored(RTN, 3.0), stored(LSQ, 3.0, status="failed")])
     assert known.expected(RTN) == 3.0 and known.expected(LSQ) is None
-    assert known.left([RTN, LSQ], [], jobs=1) == (3.0, False)
-
-
-def test_a_record_tells_its_time_from_start_to_end() -> None:
-    times = {"started": "2026-08-01T10:00:00+00:00", "ended": "2026-08-01T10:01:30.500+00:00"}
-    assert seconds_of(record(RTN, 3.0, **times)) == 90.5
-    assert seconds_of(record(RTN, 3.0)) == 3.0
+    assert known.left({RTN: 1, LSQ: 1}, [], jobs=1) == (3.0, False)
 
 
 def test_earlier_runs_count_as_one_cell_and_fade() -> None:
-    known = Durations.of([record(RTN, 10.0)] * 50)
+    known = Durations.of([stored(RTN, 10.0)] * 50)
     assert known.expected(RTN) == 10.0
     for _ in range(9):
         known.learn(RTN, 20.0)
@@ -38,7 +33,7 @@ def test_earlier_runs_count_as_one_cell_and_fade() -> None:
 
 
 def test_a_slower_machine_is_seen_in_kinds_that_did_not_end_here() -> None:
-    known = Durations.of([record(RTN, 10.0), record(LSQ, 100.0)])
+    known = Durations.of([stored(RTN, 10.0), stored(LSQ, 100.0)])
     known.learn(RTN, 20.0)
     assert known.expected(LSQ) == pytest.approx(200.0)
 
@@ -55,11 +50,11 @@ def test_what_is_left_is_shared_out_and_never_less_than_the_longest_cell() -> No
     known = Durations()
     known.learn(RTN, 10.0)
     known.learn(LSQ, 100.0)
-    assert known.left([RTN] * 8, [], jobs=2) == (40.0, True)
-    assert known.left([RTN, LSQ], [], jobs=4) == (100.0, True)
-    assert known.left([], [(LSQ, 30.0)], jobs=4) == (70.0, True)
-    assert known.left([], [(RTN, 300.0)], jobs=1) == (0.0, True)
-    assert known.left([], [], jobs=1) == (0.0, True)
+    assert known.left({RTN: 8, LSQ: 0}, [], jobs=2) == (40.0, True)
+    assert known.left({RTN: 1, LSQ: 1}, [], jobs=4) == (100.0, True)
+    assert known.left({}, [(LSQ, 30.0)], jobs=4) == (70.0, True)
+    assert known.left({}, [(RTN, 300.0)], jobs=1) == (0.0, True)
+    assert known.left({}, [], jobs=1) == (0.0, True)
 
 
 def test_a_cell_has_the_kind_of_its_record(toy: object) -> None:
