@@ -35,16 +35,30 @@ GpusOption = Annotated[
         show_default=False,
     ),
 ]
+SpoolOption = Annotated[
+    str | None,
+    typer.Option(
+        "--spool",
+        help="Shared folder or URL (s3://...) in which workers leave records and weights  [default: they send them]",
+        show_default=False,
+    ),
+]
 DEFAULT_CPUS = 1
 """CPUs that a cell takes, unless ``--cpus-per-cell`` says otherwise."""
 
 
-def check(executor: str, address: str | None = None, cpus: int | None = None, gpus: float | None = None) -> None:
+def check(
+    executor: str,
+    address: str | None = None,
+    cpus: int | None = None,
+    gpus: float | None = None,
+    spool: str | None = None,
+) -> None:
     """Make sure that the options about machines go together.
 
     Parameters
     ----------
-    executor, address, cpus, gpus : str, str or None, int or None, float or None
+    executor, address, cpus, gpus, spool : str, str or None, int or None, float or None, str or None
         As given; None where an option was left out.
 
     Raises
@@ -56,7 +70,7 @@ def check(executor: str, address: str | None = None, cpus: int | None = None, gp
     """
     if executor not in EXECUTORS:
         raise UnknownNameError("--executor", executor, EXECUTORS)
-    given = {"--address": address, "--cpus-per-cell": cpus, "--gpus-per-cell": gpus}
+    given = {"--address": address, "--cpus-per-cell": cpus, "--gpus-per-cell": gpus, "--spool": spool}
     alien = [option for option, value in given.items() if value is not None]
     if executor != "ray" and alien:
         raise QBenchError(f"{' and '.join(alien)}: for --executor ray only (this is --executor {executor})")

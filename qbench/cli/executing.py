@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from qbench.cli import on_ray
 from qbench.cli.progress import Log, Progress, View
 from qbench.errors import QBenchError, StoreError, UnwritableError
 
 if TYPE_CHECKING:
+    from qbench.runner.local import LocalExecutor
     from qbench.runner.planning import Plan
+    from qbench.runner.run import Executor
     from qbench.store.folder import RunFolder
     from qbench.store.record import Record
     from qbench.suite.cell import Cell
@@ -64,6 +67,8 @@ class Way:
         What the environment of the processes gets besides.
     checkpoint_seconds : float
         How much time goes by from one checkpoint of a training to the next; 0 is never.
+    cluster : Cluster or None
+        The cluster that executes them; None for processes on this machine.
     """
 
     device: str = "auto"
@@ -72,6 +77,7 @@ class Way:
     threads: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    cluster: on_ray.Cluster | None = None
 
 
 def seconds_of(text: str | None) -> float | None:
@@ -122,18 +128,43 @@ def execute(todo: Plan, suite: str, folder: RunFolder, way: Way, console: Consol
         Ctrl-C, or a polite kill.
     """
     if not todo.todo:
-        return dict(todo.stored)
+        return dict(folder.records(todo.stored))
     from qbench.runner.durations import Durations
-    from qbench.runner.local import LocalExecutor, cores
+    from qbench.runner.local import cores
     from qbench.runner.run import run as run_plan
+
+    offline = not any(one.cell.needs_hub() for one in todo.todo)
+    executor: Executor
+    if way.cluster is not None:
+        todo = on_ray.in_order(todo)
+        executor = on_ray.executor(todo, way, offline, console)
+        jobs = way.jobs or cores()
+    else:
+        executor = _on_this_machine(folder, way, offline)
+        jobs = executor.jobs
+    progress = Progress(todo.todo, Durations.of(todo.held), jobs)
+    with (View if console.is_terminal else Log)(progress, console) as shown:
+        try:
+            with _terminated_as_interrupted():
+                return dict(run_plan(todo, suite, folder, executor, shown.done, shown.begun))
+        except KeyboardInterrupt:
+            console.print(f"stopped: what has ended is in {folder.path}; the same command goes on from there")
+            raise
+        except UnwritableError as error:
+            raise StoreError(
+                f"{error}: stopped; what has ended is kept, and the same command goes on from there"
+            ) from error
+
+
+def _on_this_machine(folder: RunFolder, way: Way, offline: bool) -> LocalExecutor:
+    from qbench.runner.local import LocalExecutor, cores
 
     if way.device == "cuda":
         from qbench.runner.machine import resolve_device
 
         resolve_device(way.device)  # before processes are started for nothing
-    offline = not any(one.cell.needs_hub() for one in todo.todo)
     jobs = way.jobs or (1 if on_gpu(way.device) else max(1, cores() // (way.threads or 1)))
-    executor = LocalExecutor(
+    return LocalExecutor(
         jobs,
         way.device,
         offline,
@@ -143,18 +174,6 @@ def execute(todo: Plan, suite: str, folder: RunFolder, way: Way, console: Consol
         folder.checkpoint_path,
         way.checkpoint_seconds,
     )
-    progress = Progress(todo.todo, Durations.of(todo.held), jobs)
-    with (View if console.is_terminal else Log)(progress, console) as shown:
-        try:
-            with _terminated_as_interrupted():
-                return run_plan(todo, suite, folder, executor, shown.done, shown.begun)
-        except KeyboardInterrupt:
-            console.print(f"stopped: what has ended is in {folder.path}; the same command goes on from there")
-            raise
-        except UnwritableError as error:
-            raise StoreError(
-                f"{error}: stopped; what has ended is kept, and the same command goes on from there"
-            ) from error
 
 
 def on_gpu(device: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from qbench.cli import comparing, executing, options
+from qbench.cli import cluster, comparing, executing, on_ray, options
 from qbench.cli.selection import select
 
 
@@ -25,6 +25,11 @@ def run(
     jobs: executing.JobsOption = None,
     timeout: executing.TimeoutOption = None,
     checkpoint_every: executing.CheckpointOption = executing.CHECKPOINT_SECONDS,
+    executor: cluster.ExecutorOption = "local",
+    address: cluster.AddressOption = None,
+    cpus_per_cell: cluster.CpusOption = None,
+    gpus_per_cell: cluster.GpusOption = None,
+    spool: cluster.SpoolOption = None,
     out: options.OutOption = None,
     fresh: executing.FreshOption = False,
     json: options.JsonOption = False,
@@ -46,7 +51,14 @@ def run(
     from qbench.suite.enumerate import axes_of, measured_labels, places, probe_places
 
     check_device(device)
-    way = executing.Way(device, jobs, executing.seconds_of(timeout), checkpoint_seconds=checkpoint_every)
+    cluster.check(executor, address, cpus_per_cell, gpus_per_cell, spool)
+    way = executing.Way(
+        device,
+        jobs,
+        executing.seconds_of(timeout),
+        checkpoint_seconds=checkpoint_every,
+        cluster=on_ray.Cluster(address, cpus_per_cell, gpus_per_cell, spool) if executor == "ray" else None,
+    )
     loaded, cells = select(suite, seeds, only, shard)
     folder = RunFolder(options.run_path(loaded.name, out))
     console = options.console()
@@ -54,6 +66,8 @@ def run(
     with folder.lock():  # first of all: where nothing can be written, nothing is to be fetched or computed
         executing.fetch(cells, console)
         todo = plan(cells, folder, fresh=fresh)
+        if spool is not None and not fresh and on_ray.collect(todo, spool, folder, console):
+            todo = plan(cells, folder)
         for path, reason in todo.corrupt.items():
             console.print(f"warning: {path} is no record ({reason}): its cell is run again")
         console.print(

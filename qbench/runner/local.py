@@ -111,7 +111,7 @@ class LocalExecutor:
                     try:
                         packed, plugins = worker.pack(planned)
                     except Exception as error:  # a class that a plugin makes inside a function, say
-                        yield _told(planned, suite, "failed", worker.in_words(error))
+                        yield told(planned, suite, "failed", worker.in_words(error))
                         continue
                     crew.give(planned, (packed, plugins, suite, path, points, self._checkpoint(planned)))
                 if not crew.cells:
@@ -120,7 +120,7 @@ class LocalExecutor:
                     if ending == "died" and planned.cell_id not in again:
                         died.append(planned)
                     else:
-                        yield self._record(planned, suite, ending, said)
+                        yield record_of(planned, suite, ending, said, self.timeout)
             crew.part()
         finally:
             crew.kill()  # an interrupted run must not wait for the cells in flight
@@ -129,19 +129,6 @@ class LocalExecutor:
         if self.checkpoint_path is None:
             return None
         return self.checkpoint_path(planned.cell_id), self.checkpoint_seconds
-
-    def _record(self, planned: PlannedCell, suite: str, ending: Ending, said: str) -> Record:
-        if ending == "unwritable":
-            raise UnwritableError(said)
-        if ending == "unable":
-            raise QBenchError(said)
-        if ending == "record":
-            return parse_record(said)
-        if ending == "late":
-            return _told(planned, suite, "timeout", f"not done after {self.timeout:g} s (--timeout)")
-        if ending == "died":
-            said = "its process died twice without a word: killed, as the system does where memory runs out, or crashed"
-        return _told(planned, suite, "failed", said)
 
 
 def check_device(wanted: str) -> None:
@@ -161,5 +148,38 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _told(planned: PlannedCell, suite: str, status: Status, reason: str) -> Record:
+def record_of(planned: PlannedCell, suite: str, ending: Ending, said: str, timeout: float | None) -> Record:
+    """Return the record of a cell that has ended for good.
+
+    Parameters
+    ----------
+    planned : PlannedCell
+        The cell.
+    suite : str
+        For the record.
+    ending, said : str
+        How it ended and what was said of it; see `worker.serve`.
+    timeout : float or None
+        The seconds that it had.
+
+    Raises
+    ------
+    UnwritableError, QBenchError
+        It is no fault of the cell, and others would end in the same way.
+    """
+    if ending == "unwritable":
+        raise UnwritableError(said)
+    if ending == "unable":
+        raise QBenchError(said)
+    if ending == "record":
+        return parse_record(said)
+    if ending == "late":
+        return told(planned, suite, "timeout", f"not done after {timeout:g} s (--timeout)")
+    if ending == "died":
+        said = "its process died twice without a word: killed, as the system does where memory runs out, or crashed"
+    return told(planned, suite, "failed", said)
+
+
+def told(planned: PlannedCell, suite: str, status: Status, reason: str) -> Record:
+    """Return the record of a cell that ends now, without a word of its own."""
     return planned.not_executed(suite, status, reason, datetime.now(UTC).isoformat(timespec="milliseconds"))

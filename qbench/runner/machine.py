@@ -20,6 +20,7 @@ import torch
 
 import qbench
 from qbench.errors import QBenchError
+from qbench.runner.cpu import cpu_name
 from qbench.runner.local import check_device
 from qbench.runner.process import ALLOCATOR
 
@@ -136,7 +137,7 @@ def describe(device: str) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         **{name: _version(name) for name in ("torch", "transformers", "lm-eval", "datasets", "numpy")},
         "device": device,
-        "device_name": torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_name(),
+        "device_name": torch.cuda.get_device_name() if device.startswith("cuda") else cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -165,13 +166,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-@cache
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -20,6 +20,7 @@ CANNOT_CHANGE_NUMBERS = {
     "qbench.registry": "leads from a name to a class, whose source counts",
     "qbench.tasks.evaluation_fence": "refuses, and changes nothing",
     "qbench.runner.checkpoints": "keeps a training's state as it is, and refuses that of another ground",
+    "qbench.runner.cpu": "says what the machine's CPU is called",
     "qbench.runner.identity": "makes the key",
     "qbench.runner.machine": "measures the machine; what it sets is hashed as qbench.runner.machine:settle",
     "qbench.runner.memory": "refuses, and changes nothing",

@@ -6,7 +6,7 @@ import importlib
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import connection, parent_process
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -50,9 +50,14 @@ def serve(orders: connection.Connection, device: str, threads: int) -> None:
         pass  # nobody is there any more
 
 
-def _answer(*task: Any) -> tuple[str, str]:
+def _answer(packed: bytes, plugins: tuple[Plugin, ...], *task: Any) -> tuple[str, str]:
+    return answer(lambda: work(unpack(packed, plugins), *task))
+
+
+def answer(execute: Callable[[], Record]) -> tuple[str, str]:
+    """Execute a cell, and return how it ended with what is to be said of it; see `serve`."""
     try:
-        return "record", dump_record(work(*task))
+        return "record", dump_record(execute())
     except UnwritableError as error:
         return "unwritable", in_words(error)
     except (Exception, SystemExit) as error:  # its plugin, or facts that JSON cannot hold
@@ -81,6 +86,11 @@ def start(device: str, threads: int) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back since this process was started
     os.dup2(2, 1)  # what a method prints must not get into the leaderboard
     _end_with_parent()
+    prepare(device, threads)
+
+
+def prepare(device: str, threads: int) -> None:
+    """Load what every cell needs, and open the session that cells of one model share; see `start`."""
     os.environ["TQDM_DISABLE"] = "1"  # libraries' own bars would run through ours
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from qbench.runner import machine
@@ -91,21 +101,18 @@ def start(device: str, threads: int) -> None:
 
 
 def work(
-    packed: bytes,
-    plugins: tuple[Plugin, ...],
+    planned: PlannedCell,
     suite: str,
     weights_path: Path,
     points: Mapping[str, Path] | None = None,
     checkpoint: tuple[Path, float] | None = None,
 ) -> Record:
-    """Execute a cell in this process, which `start` has prepared.
+    """Execute a cell in this process, which `prepare` has prepared.
 
     Parameters
     ----------
-    packed : bytes
-        The `PlannedCell`, as `pack` gives it.
-    plugins : tuple of Plugin
-        Local plugins whose classes it holds; they must be there before it is unpacked.
+    planned : PlannedCell
+        The cell, as `unpack` gives it.
     suite : str
         For the record.
     weights_path : Path
@@ -117,8 +124,6 @@ def work(
 
     Raises
     ------
-    QBenchError
-        A plugin that could be loaded by the parent cannot be loaded here.
     UnwritableError
         The weights cannot be written.
     """
@@ -127,10 +132,7 @@ def work(
     from qbench.runner.execute import execute
 
     assert _session is not None
-    for plugin in plugins:
-        plugin.load()
     machine.settle(_threads)  # before every cell: a plugin must not cost the next one its settings
-    planned = ForkingPickler.loads(packed)
     try:
         checkpoints = None if checkpoint is None else CheckpointFile(*checkpoint)
         record = execute(planned, suite, _session, weights_path, points, checkpoints)
@@ -153,14 +155,29 @@ def _open_session(device: str, threads: int) -> None:
 
 
 def pack(planned: PlannedCell) -> tuple[bytes, tuple[Plugin, ...]]:
-    """Return the first two arguments of `work`.
+    """Return a cell as bytes, and the local plugins whose classes it holds.
 
-    Cells are unpacked by `work`, where a failure is the cell's, and not on their way, where it would end the process.
+    It is unpacked where it is executed, where a failure is the cell's, and not on its way, where it would end the
+    process.
     """
     cells = (planned.cell, *planned.cell.points)
     specs = [spec for cell in cells for spec in (cell.model, cell.quantizer, cell.procedure) if spec is not None]
     modules = {cls.__module__ for spec in specs for cls in type(spec).__mro__}
     return bytes(ForkingPickler.dumps(planned)), loaded_for(modules)
+
+
+def unpack(packed: bytes, plugins: tuple[Plugin, ...]) -> PlannedCell:
+    """Return the cell that `pack` made bytes of.
+
+    Raises
+    ------
+    QBenchError
+        A plugin that could be loaded by the parent cannot be loaded here.
+    """
+    for plugin in plugins:
+        plugin.load()
+    found: PlannedCell = ForkingPickler.loads(packed)
+    return found
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,116 @@
+"""A plan on a Ray cluster: what `run` gives the executor, and what it tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from qbench.cli.cluster import DEFAULT_CPUS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from qbench.cli.executing import Way
+    from qbench.runner.planning import Plan
+    from qbench.runner.ray_executor import RayExecutor
+    from qbench.store.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The cluster that a run is for.
+
+    Attributes
+    ----------
+    address : str or None
+        Where it is; None for one that is started on this machine.
+    cpus, gpus : int or None, float or None
+        What a cell takes of a node.
+    spool : str or None
+        Where workers leave records and weights; None where they send them.
+    """
+
+    address: str | None = None
+    cpus: int | None = None
+    gpus: float | None = None
+    spool: str | None = None
+
+
+def executor(todo: Plan, way: Way, offline: bool, console: Console) -> RayExecutor:
+    """Return what executes a plan on a cluster.
+
+    Parameters
+    ----------
+    todo : Plan
+        What is to be done.
+    way : Way
+        How; with a cluster.
+    offline : bool
+        Whether no cell asks a hub for anything.
+    console : Console
+        Where messages go.
+
+    Raises
+    ------
+    QBenchError
+        Ray is not installed.
+    """
+    from qbench.runner.needs import kind_of, needs
+    from qbench.runner.ray_cluster import require_ray
+    from qbench.runner.ray_executor import RayExecutor
+
+    require_ray()
+    assert way.cluster is not None
+    with console.status("working out what cells need"):
+        found = needs([one.cell for one in todo.todo], todo.held, way.device)
+    memory = {kind: need.host for kind, need in found.items()}
+    return RayExecutor(
+        address=way.cluster.address,
+        device=way.device,
+        cpus=way.cluster.cpus or DEFAULT_CPUS,
+        gpus=way.cluster.gpus,
+        in_flight=way.jobs,
+        offline=offline,
+        timeout=way.timeout,
+        environment=way.environment,
+        memory_of=lambda planned: memory.get(kind_of(planned.cell)),
+        spool=way.cluster.spool,
+        checkpoint_seconds=way.checkpoint_seconds,
+        say=console.print,
+    )
+
+
+def in_order(todo: Plan) -> Plan:
+    """Return a plan whose longest cells begin first; see `longest_first`."""
+    from qbench.runner.durations import Durations
+    from qbench.runner.order import longest_first
+
+    return replace(todo, todo=longest_first(todo.todo, Durations.of(todo.held)))
+
+
+def collect(todo: Plan, spool: str, folder: RunFolder, console: Console) -> int:
+    """Take into the folder what workers have left on a spool for an earlier run of it; return how many cells that is.
+
+    Parameters
+    ----------
+    todo : Plan
+        Its cells are looked for.
+    spool : str
+        Where.
+    folder : RunFolder
+        The run's; the caller holds its lock.
+    console : Console
+        Where messages go.
+
+    Raises
+    ------
+    QBenchError
+        There is no such file system.
+    """
+    from qbench.runner.spool import Spool
+    from qbench.runner.spool import collect as collect_from
+
+    taken = collect_from(Spool(spool), todo.todo, folder)
+    if taken:
+        console.print(f"{taken} cells were done meanwhile: their records are taken from {spool}")
+    return taken
