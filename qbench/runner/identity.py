@@ -160,7 +160,7 @@ class _Identifier:
             "model": self._of_spec(cell.model),
             "data": self._of_data(cell.model, cell.seed),
             "metrics": self._of_metrics(cell.metrics),
-            "seed": _Part.of(cell.seed),
+            "seed": _Part(cell.seed, str(cell.seed)),
         }
         points = {str(point.axes()["method"]): self._id_of(point) for point in cell.points}
         if cell.method is not None:
@@ -168,10 +168,10 @@ class _Identifier:
         if cell.probe is not None:
             parts |= {"probe": self._of_spec(cell.probe), "points": _Part.of(points)}
         if cell.trajectory:
-            parts["trajectory"] = _Part.of(cell.trajectory)
+            parts["trajectory"] = _Part(cell.trajectory, str(cell.trajectory))
         parts["runner"] = self._of_runner(cell)
         if cell.quantizer is not None:
-            parts |= {"quantizer": self._of_spec(cell.quantizer), "bits": _Part.of(cell.bits)}
+            parts |= {"quantizer": self._of_spec(cell.quantizer), "bits": _Part(cell.bits, str(cell.bits))}
         # As json.dumps(key, sort_keys=True, separators=(",", ":")) has it.
         canonical = "{" + ",".join([f'"{name}":{part.text}' for name, part in sorted(parts.items())]) + "}"
         key = {name: part.value for name, part in parts.items()}
@@ -193,17 +193,25 @@ class _Identifier:
         return self._data[id(model), seed][1]
 
     def _of_metrics(self, metrics: tuple[str, ...]) -> _Part:
-        if metrics not in self._others:
-            self._others[metrics] = _Part.of(list(metrics))
-        return self._others[metrics]
+        if ("metrics", metrics) not in self._others:
+            self._others["metrics", metrics] = _Part.of(list(metrics))
+        return self._others["metrics", metrics]
 
     def _of_runner(self, cell: Cell) -> _Part:
-        ways = cell.is_probe, cell.trajectory > 0, cell.is_streamed, cell.is_shared
+        ways = id(cell.model), id(cell.method), cell.is_probe, cell.trajectory > 0  # both are held by `_of_spec`
         if ways not in self._others:
-            more = (PROBE_SOURCES, TRAJECTORY_SOURCES, STREAMED_SOURCES, SHARED_SOURCES)
-            sources = {*RUNNER_SOURCES, *(name for way, names in zip(ways, more, strict=True) if way for name in names)}
-            self._others[ways] = _Part.of({name: source_sha256(name) for name in sorted(sources)})
+            sources: tuple[str, ...] = RUNNER_SOURCES
+            sources += PROBE_SOURCES if cell.is_probe else ()
+            sources += TRAJECTORY_SOURCES if cell.trajectory else ()
+            sources += STREAMED_SOURCES if cell.is_streamed else ()
+            sources += SHARED_SOURCES if cell.is_shared else ()
+            self._others[ways] = self._of_sources(tuple(sorted(set(sources))))
         return self._others[ways]
+
+    def _of_sources(self, sources: tuple[str, ...]) -> _Part:
+        if sources not in self._others:
+            self._others[sources] = _Part.of({name: source_sha256(name) for name in sources})
+        return self._others[sources]
 
 
 class _Part(NamedTuple):

@@ -9,6 +9,9 @@ from qbench.spec import Spec
 
 FP = "fp"
 
+_MOST_LABELS = 10_000
+_LABELS: dict[int, tuple[Spec, str]] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -86,16 +89,27 @@ class Cell:
     def axes(self) -> dict[str, str | int | None]:
         """Return what the cell is called on each axis; equal axes mean the same place in the leaderboard."""
         return {
-            "model": self.model.label(),
-            "quantizer": None if self.quantizer is None else self.quantizer.label(),
+            "model": label_of(self.model),
+            "quantizer": None if self.quantizer is None else label_of(self.quantizer),
             "bits": self.bits,
-            "method": FP if self.procedure is None else self.procedure.label(),
+            "method": FP if self.procedure is None else label_of(self.procedure),
             "seed": self.seed,
         }
 
     def label(self) -> str:
         """Return a one-line name, such as ``llama-1m/mse/2b/gptq/s0``."""
         return cell_label(self.axes())
+
+
+def label_of(spec: Spec) -> str:
+    """Return the label of a spec; the cells of a suite share few, which are asked for it again and again."""
+    known = _LABELS.get(id(spec))
+    if known is None:
+        if len(_LABELS) >= _MOST_LABELS:
+            _LABELS.clear()
+        # It is held, so that no other gets its place in memory while it is known by that.
+        known = _LABELS[id(spec)] = spec, spec.label()
+    return known[1]
 
 
 def cell_label(axes: dict[str, str | int | None]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qbench.suite.cell import Cell
+from qbench.suite.cell import Cell, label_of
 
 
 def controls_of(cells: Iterable[Cell]) -> set[tuple[str, int, str]]:
@@ -13,10 +13,10 @@ def controls_of(cells: Iterable[Cell]) -> set[tuple[str, int, str]]:
     for cell in cells:
         control = None if cell.method is None else cell.method.control()
         if control is not None:
-            found.add((cell.model.label(), cell.seed, control.label()))
+            found.add((label_of(cell.model), cell.seed, control.label()))
     return found
 
 
 def control_place(cell: Cell) -> tuple[str, int, str]:
     """Return a control's own place, as `controls_of` names it."""
-    return (cell.model.label(), cell.seed, "" if cell.method is None else cell.method.label())
+    return (label_of(cell.model), cell.seed, "" if cell.method is None else label_of(cell.method))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from qbench.errors import QBenchError, UnknownNameError, nearest
 from qbench.suite.bounds import seed_range
-from qbench.suite.cell import Cell
+from qbench.suite.cell import Cell, label_of
 from qbench.suite.controls import control_place, controls_of
 from qbench.suite.exclude import exclusion_reasons
 from qbench.suite.limits import MAX_CALL, MAX_CELLS, MAX_POINTS, count_cells
@@ -51,13 +51,14 @@ def enumerate_cells(suite: Suite, seeds: int | None = None) -> list[Cell]:
     _check_points(suite, cells.values())
     check_xref(suite, cells.values())
     reasons = exclusion_reasons(suite, cells, seeds_replaced=seeds is not None)
-    ordered = [
-        replace(cells[place], skip=reasons.get(place) or _impossible(cells[place]))
-        for place in sorted(cells, key=_order(suite))
-    ]
-    ordered = with_points(ordered)
-    if sum(len(cell.points) for cell in ordered) > MAX_POINTS:
-        raise suite.error(("matrix",), f"probes read more than {MAX_POINTS} cells' weights (allowed: {MAX_POINTS})")
+    ordered = []
+    for place in sorted(cells, key=_order(suite)):
+        cell = cells.pop(place)
+        skip = reasons.get(place) or _impossible(cell)
+        ordered.append(cell if skip is None else replace(cell, skip=skip))
+    ordered = _with_points(suite, ordered)
+    if not any(cell.is_control for cell in ordered):
+        return ordered
     wanted = controls_of(cell for cell in ordered if cell.skip is None)
     return [cell for cell in ordered if not cell.is_control or cell.skip or control_place(cell) in wanted]
 
@@ -244,9 +245,21 @@ def _of_inputs(cell: Cell) -> str | None:
     return None
 
 
+def _with_points(suite: Suite, cells: Sequence[Cell]) -> list[Cell]:
+    """Count while they are given out: a short file can have probes read more cells than memory holds."""
+    found, count = list[Cell](), 0
+    for cell in with_points(cells):
+        found.append(cell)
+        count += len(cell.points)
+        if count > MAX_POINTS:
+            raise suite.error(("matrix",), f"probes read more than {MAX_POINTS} cells' weights (allowed: {MAX_POINTS})")
+    return found
+
+
 def _check_points(suite: Suite, cells: Iterable[Cell]) -> None:
     """Make sure that what a probe is told to read is a method of the suite."""
-    known = {name for cell in cells if cell.method is not None for name in cell_names(cell)["method"]}
+    methods = {id(cell.method): cell for cell in cells if cell.method is not None}
+    known = {name for cell in methods.values() for name in cell_names(cell)["method"]}
     for block, part in enumerate(suite.matrix):
         for place, probe in enumerate(part.probes):
             asked: tuple[str, ...] = getattr(probe, "points", ()) if "points" in probe.model_fields_set else ()
@@ -266,7 +279,7 @@ def _without_weights(cell: Cell) -> str | None:
         listed = f"{ordered[0]} to {ordered[-1]}"
     else:
         listed = ", ".join(map(str, ordered))
-    return f"{cell.model.label()} was trained with {'seed' if len(ordered) == 1 else 'seeds'} {listed} only"
+    return f"{label_of(cell.model)} was trained with {'seed' if len(ordered) == 1 else 'seeds'} {listed} only"
 
 
 def _parse_only(only: str) -> dict[str, set[str]]:

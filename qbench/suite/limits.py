@@ -31,7 +31,7 @@ MAX_NAME, MAX_LABEL = 100, 300
 MAX_PATH = 1000
 """Characters of a path."""
 
-MAX_CELLS = 10_000
+MAX_CELLS = 200_000
 """Of a suite, those it leaves out included."""
 
 MAX_POINTS = 50_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from qbench.spec import Spec
-from qbench.suite.cell import FP, Cell
+from qbench.suite.cell import FP, Cell, label_of
 
 Names = Mapping[str, frozenset[str]]
 Place = tuple[str | int | None, ...]
@@ -33,4 +33,4 @@ def known_names(cells: Iterable[Names], axis: str) -> set[str]:
 
 
 def _spec_names(spec: Spec | None) -> frozenset[str]:
-    return frozenset() if spec is None else frozenset({spec.name, spec.label()})
+    return frozenset() if spec is None else frozenset({spec.name, label_of(spec)})

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from qbench.suite.cell import Cell
+from qbench.suite.cell import Cell, label_of
 
 Beside = tuple[dict[str, Cell], dict[str, list[Cell]]]
 """Cells of one model, grid and seed: by their method's full label, and by its name in the registry."""
 
 
-def with_points(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells, those of probes with the cells that they read.
+def with_points(cells: Sequence[Cell]) -> Iterator[Cell]:
+    """Yield the cells, those of probes with the cells that they read.
 
     A probe reads cells of its own model, quantizer, bits and seed. It is left out where a method that it names has no
     cell there, or none that runs.
@@ -23,14 +23,16 @@ def with_points(cells: Sequence[Cell]) -> list[Cell]:
         Every cell of a suite.
     """
     if not any(cell.is_probe for cell in cells):
-        return list(cells)
+        yield from cells
+        return
     beside: dict[tuple[object, ...], Beside] = {}
     for cell in cells:
         if cell.method is not None and cell.quantizer is not None:
             by_label, by_name = beside.setdefault(_place(cell), ({}, {}))
-            by_label[cell.method.label()] = cell
+            by_label[label_of(cell.method)] = cell
             by_name.setdefault(cell.method.name, []).append(cell)
-    return [_found(cell, beside.get(_place(cell), ({}, {}))) if cell.is_probe else cell for cell in cells]
+    for cell in cells:
+        yield _found(cell, beside.get(_place(cell), ({}, {}))) if cell.is_probe else cell
 
 
 def _place(cell: Cell) -> tuple[object, ...]:

@@ -99,6 +99,8 @@ def check_xref(suite: Suite, cells: Iterable[Cell]) -> None:
     SuiteError
         It names a model, quantizer, bitwidth or method of no cell, or means cells of several places.
     """
+    if not suite.xref:
+        return
     everything = list(cells)
     named = [place_names(cell.axes()) for cell in everything if not cell.is_probe]
     for index, found in enumerate(cells_of(suite.xref, everything)):
