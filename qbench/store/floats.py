@@ -36,6 +36,11 @@ def revive(value: Any) -> Any:
     return _WORDS.get(value, value) if isinstance(value, str) else value
 
 
+def has_words(text: str) -> bool:
+    """Return whether a text, JSON as `dumps` writes it, may hold such a word."""
+    return '"NaN"' in text or 'Infinity"' in text
+
+
 def dumps(value: Any, *, indent: int | None = None) -> str:
     """Return strict JSON with sorted keys."""
     return json.dumps(spell(value), sort_keys=True, indent=indent, allow_nan=False, ensure_ascii=False)

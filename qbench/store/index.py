@@ -136,7 +136,7 @@ def _parse(line: bytes) -> Entry | None:
     if line != b'["%08x", %b]\n' % (zlib.crc32(body), body):
         return None
     try:
-        size, mtime_ns, weights, *rest = json.loads(body)
+        size, mtime_ns, weights, *rest = json.loads(body.decode())
         values: dict[str, Any] = dict(zip(_FIELDS, rest, strict=True))
         values["axes"], values["status"] = share_names(values["axes"]), intern(values["status"])
         values["fallbacks"] = tuple(values["fallbacks"])

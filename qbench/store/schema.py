@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from qbench.errors import StoreError
-from qbench.store.floats import dumps, revive
+from qbench.store.floats import dumps, has_words, revive
 from qbench.store.record import SCHEMA_VERSION, Record
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
@@ -44,6 +44,10 @@ def load_record(data: dict[str, Any]) -> Record:
     StoreError
         The record was written by a newer qbench: to run the cell again would destroy it.
     """
+    return _validated(_revived(_migrated(data)))
+
+
+def _migrated(data: Any) -> dict[str, Any]:
     if not isinstance(data, dict) or not isinstance(data.get("schema_version"), int):
         raise CorruptRecordError("no schema_version")
     version: int = data["schema_version"]
@@ -56,7 +60,14 @@ def load_record(data: dict[str, Any]) -> Record:
             raise CorruptRecordError(f"schema_version {version} never existed")
         data = {**MIGRATIONS[version](data), "schema_version": version + 1}
         version += 1
-    data = {field: revive(value) if field in _UNTYPED else value for field, value in data.items()}
+    return data
+
+
+def _revived(data: dict[str, Any]) -> dict[str, Any]:
+    return {field: revive(value) if field in _UNTYPED else value for field, value in data.items()}
+
+
+def _validated(data: dict[str, Any]) -> Record:
     try:
         return Record.model_validate(data)
     except ValidationError as error:
@@ -77,7 +88,9 @@ def parse_record(text: str) -> Record:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CorruptRecordError(f"not JSON ({error})") from error
-    return load_record(data)
+    data = _migrated(data)
+    # Few records hold such words, and a text is looked through sooner than all values of a key.
+    return _validated(_revived(data) if has_words(text) else data)
 
 
 def dump_record(record: Record) -> str:

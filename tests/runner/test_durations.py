@@ -60,3 +60,16 @@ def test_what_is_left_is_shared_out_and_never_less_than_the_longest_cell() -> No
 def test_a_cell_has_the_kind_of_its_record(toy: object) -> None:
     cell = toy("rtn")  # type: ignore[operator]
     assert kind_of(cell) == ("toy", "rtn")
+
+
+def test_many_cells_are_counted_and_not_listed() -> None:
+    known = Durations()
+    known.learn(RTN, 10.0)
+    assert known.left({RTN: 10**12}, [], jobs=1) == (1e13, True)
+
+
+def test_several_kinds_are_told_as_each_alone() -> None:
+    known = Durations.of([stored(RTN, 10.0), stored(LSQ, 100.0)])
+    known.learn(RTN, 20.0)
+    kinds = [RTN, LSQ, ("other", "lsq"), ("m", "unknown")]
+    assert known.expected_of(kinds) == {kind: known.expected(kind) for kind in kinds}
