@@ -11,8 +11,8 @@ import pytest
 import qbench
 from qbench.cli import app
 from qbench.registry import METHODS, MODELS, QUANTIZERS
-from qbench.runner.durations import seconds_of
 from qbench.store.folder import RunFolder
+from qbench.store.summary import seconds_of
 from qbench.suite.load import list_suites
 from qbench.tasks import assets
 
