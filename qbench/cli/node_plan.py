@@ -195,18 +195,16 @@ def node_plan(
     taken = cpus or cluster.DEFAULT_CPUS
     found = needs([one.cell for one in plan.todo], plan.held, "cuda" if each else "cpu")
     times = _Times.of(plan, suite)
-    kinds = [timed_by(one.cell) for one in plan.todo]
-    seconds = {kind: times.seconds(kind) for kind in set(kinds)}
-    ways = {kind: times.way(kind) for kind in set(kinds)}
-    works = works_of(
-        plan.todo,
-        lambda one: seconds[timed_by(one.cell)],
-        lambda one: Demand(taken, each, found[kind_of(one.cell)].host),
-    )
-    known = Counter(ways[kind] for kind in kinds)
+    timed = {one.cell_id: timed_by(one.cell) for one in plan.todo}
+    kinds = {one.cell_id: kind_of(one.cell) for one in plan.todo}
+    seconds = {kind: times.seconds(kind) for kind in set(timed.values())}
+    ways = {kind: times.way(kind) for kind in seconds}
+    demands = {kind: Demand(taken, each, need.host) for kind, need in found.items()}
+    works = works_of(plan.todo, lambda one: seconds[timed[one.cell_id]], lambda one: demands[kinds[one.cell_id]])
+    known = Counter(ways[kind] for kind in timed.values())
     return NodePlan(
         needs=found,
-        cells=Counter(kind_of(one.cell) for one in plan.todo),
+        cells=Counter(kinds.values()),
         cpus=taken,
         gpus=each,
         nodes=nodes,

@@ -141,13 +141,14 @@ def hours(works: Sequence[Work], nodes: Sequence[Node]) -> Hours:
         ``sum(count * at_once) / sum(count)`` times.
     """
     count = sum(node.count for node in nodes)
-    fits: dict[Demand, float] = {
-        demand: sum(node.count * at_once(demand, node) for node in nodes) / count
-        for demand in dict.fromkeys(work.demand for work in works)
+    room = {demand: [at_once(demand, node) for node in nodes] for demand in {work.demand for work in works}}
+    fits = {
+        demand: sum(node.count * cells for node, cells in zip(nodes, each, strict=True)) / count
+        for demand, each in room.items()
     }
     kept = [work for work in works if fits[work.demand] > 0]
     chains = _Chains({work.cell_id: work for work in kept})
-    held = [max(at_once(work.demand, node) for node in nodes) for work in kept]
+    held = {max(room[work.demand]) for work in kept}
     return Hours(
         node_seconds=sum((work.seconds or 0.0) / fits[work.demand] for work in kept),
         chain=max((chains.seconds(work.cell_id) for work in kept), default=0.0),
