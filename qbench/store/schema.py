@@ -47,7 +47,7 @@ def load_record(data: dict[str, Any]) -> Record:
     return _validated(_revived(_migrated(data)))
 
 
-def _migrated(data: Any) -> dict[str, Any]:
+def _migrated(data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(data, dict) or not isinstance(data.get("schema_version"), int):
         raise CorruptRecordError("no schema_version")
     version: int = data["schema_version"]

@@ -13,6 +13,7 @@ from rich.console import Console
 from qbench.cli.progress import LOG_SECONDS, Log, Progress, View, roughly, told
 from qbench.runner.durations import Durations
 from qbench.store.record import Record
+from qbench.store.summary import Summary
 
 LONG = "resnet8-fashion[calibration_images=512,evaluation_images=5000]"
 
@@ -150,6 +151,26 @@ def test_a_view_has_a_line_for_each_running_cell_and_fits(width: int) -> None:
     if width == 80:
         assert "about 2 h 3 min left" in head
         assert cells[0].startswith("  resnet8-fashion[..]/mse[..]/2b/ste_qat[..]/s1")
+
+
+def test_a_summary_tells_as_much_as_its_record() -> None:
+    with_records, with_summaries = Bench(["rtn"] * 3), Bench(["rtn"] * 3)
+    for bench, of in ((with_records, lambda record: record), (with_summaries, Summary.of)):
+        with Log(bench.progress, bench.console) as shown:
+            for at, status in enumerate(("ok", "failed", "skipped")):
+                shown.begun(bench.cells[at])
+                bench.clock.now += 20
+                shown.done(of(bench.record(at, status, "no luck")))  # type: ignore[no-untyped-call]
+    assert with_records.lines() == with_summaries.lines() and "failed: no luck" in with_records.lines()[0]
+
+
+def test_only_what_runs_is_drawn() -> None:
+    bench = Bench(["rtn"] * 1000)
+    for at, cell in enumerate(bench.cells[:10]):
+        bench.progress.begun(cell)
+        if at < 8:
+            bench.progress.done(bench.record(at))
+    assert [label.rpartition("/")[2] for label, _ in bench.progress.cells()] == ["s8", "s9"]
 
 
 def test_a_view_says_so_while_processes_start() -> None:
