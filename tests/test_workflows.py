@@ -1,4 +1,4 @@
-"""The workflows: pinned, without rights they do not need, and the gate for strangers does what it says."""
+"""The workflows, and the recipes of some: pinned, without rights they do not need, and the gate for strangers does what it says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-WORKFLOWS = {path.name: path for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))}
+FOLDERS = (ROOT / ".github" / "workflows", ROOT / "docs" / "recipes")
+WORKFLOWS = {path.name: path for folder in FOLDERS for path in sorted(folder.glob("*.yml"))}
 GATE = "quantizer-check.yml"
 
 each_workflow = pytest.mark.parametrize("name", WORKFLOWS)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cli_page
 import gallery_page
+import scale_page
 import suite_page
 
 from qbench.reference.json_schema import SHIPPED, suite_schema
@@ -23,6 +24,7 @@ def made() -> dict[Path, str]:
         "suites.md": ("schema", suite_page.render(schema)),
         "cli.md": ("verbs", cli_page.render()),
         "gallery.md": ("figures", gallery_page.render()),
+        "scale.md": ("scale", scale_page.render()),
     }
     return {SHIPPED: rendered(schema)} | {
         DOCS / page: filled((DOCS / page).read_text(encoding="utf-8"), maker, found)
