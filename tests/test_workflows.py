@@ -1,4 +1,4 @@
-"""The workflows, and the recipes of some: pinned, without rights they do not need, and the gate for strangers does what it says."""
+"""The workflows and recipes of such: pinned, without rights they do not need; the gate does what it says."""
 
 from __future__ import annotations
 
