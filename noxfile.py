@@ -24,6 +24,21 @@ CONSTRAINTS = ROOT / "constraints.txt"
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 STAMP = "installed.sha256"
+# What processes of runs and tests import, and those that a cluster of Ray starts for itself.
+IMPORTED = [
+    "qbench.cli",
+    "qbench.runner.execute",
+    "qbench.tasks.causal_lm",
+    "qbench.tasks.llama",
+    "qbench.tasks.lm_eval_tasks",
+    "datasets",
+    "ray.dashboard.agent",
+    "ray.dashboard.dashboard",
+    "ray._private.runtime_env.agent.main",
+    "ray._private.log_monitor",
+    "ray.autoscaler._private.monitor",
+    "ray.cluster_utils",
+]
 
 
 # A torch environment takes over a gigabyte and a minute, so the sessions share one instead of having one each.
@@ -151,23 +166,30 @@ def program(session: nox.Session, name: str) -> str:
     environment = ROOT / ".nox" / "py{}.{}".format(*sys.version_info)
     if not (environment / STAMP).exists():
         session.run(sys.executable, "-m", "virtualenv", "--quiet", str(environment), external=True)
-    install(session, environment, "--editable", ".[dev]")
+    if install(session, environment, "--editable", ".[dev]"):
+        # Compiled once, also where Python is told to write no bytecode: without it every process takes seconds more,
+        # and on a busy machine Ray's own come too late for one another.
+        python = str(environment / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+        imports = "; ".join(f"import {name}" for name in IMPORTED)
+        session.run(python, "-c", imports, external=True, env={"PYTHONDONTWRITEBYTECODE": ""})
     return str(environment / ("Scripts" if sys.platform == "win32" else "bin") / name)
 
 
-def install(session: nox.Session, environment: Path, *requirements: str) -> None:
+def install(session: nox.Session, environment: Path, *requirements: str) -> bool:
+    """Bring an environment up to date, and return whether anything had to be done."""
     # The settings of ruff, mypy and pytest are read where they stand; only these parts change what is installed.
     parts = [PYPROJECT["project"], PYPROJECT["build-system"], PYPROJECT["tool"]["hatch"]]
     inputs = json.dumps([parts, CONSTRAINTS.read_text(), requirements, str(ROOT)])
     wanted = hashlib.sha256(inputs.encode()).hexdigest()
     stamp = environment / STAMP
     if stamp.exists() and stamp.read_text() == wanted:
-        return
+        return False
     python = environment / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     # Few of the thousands of modules are ever imported: Python compiles those when they are.
     pip = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--constraint", str(CONSTRAINTS)]
     session.run(*pip, *requirements, external=True)
     stamp.write_text(wanted)
+    return True
 
 
 def normalized(name: str) -> str:

@@ -22,6 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Waiting threads that spin would take the core another process is working on.
 os.environ["OMP_WAIT_POLICY"] = "passive"
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -76,14 +77,18 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _refuse_remote(family: int, address: Any) -> None:
-    if family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+    if family in (socket.AF_INET, socket.AF_INET6) and not _is_this_machine(address[0]):
         # Not an OSError: a library that retries or goes on without the network would hide it.
         pytest.fail(f"a test reached for {address[0]}: mark it `network`, or give it its data", pytrace=True)
 
 
-def _is_loopback(host: str | bytes | None) -> bool:
+# Processes of a cluster on one machine speak to one another by the address that it has for others.
+OWN_ADDRESSES = {one.address for family in psutil.net_if_addrs().values() for one in family}
+
+
+def _is_this_machine(host: str | bytes | None) -> bool:
     name = host.decode() if isinstance(host, bytes) else host
-    if name in (None, "", "localhost"):
+    if name in (None, "", "localhost") or name in OWN_ADDRESSES:
         return True
     try:
         return ipaddress.ip_address(name).is_loopback

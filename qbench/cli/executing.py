@@ -46,6 +46,7 @@ CheckpointOption = Annotated[
 CHECKPOINT_SECONDS = 300.0
 """How often a training leaves a checkpoint, unless it is told otherwise."""
 
+_MOST_HELD = 10_000  # records of some 50 KB each
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -104,7 +105,7 @@ def fetch(cells: list[Cell], console: Console) -> None:
             model.prepare()  # type: ignore[attr-defined]
 
 
-def execute(todo: Plan, suite: str, folder: RunFolder, way: Way, console: Console) -> dict[str, Record]:
+def execute(todo: Plan, suite: str, folder: RunFolder, way: Way, console: Console) -> Mapping[str, Record]:
     """Execute a plan, tell of cells that fail, and return all records of the plan by cell id.
 
     Parameters
@@ -128,7 +129,7 @@ def execute(todo: Plan, suite: str, folder: RunFolder, way: Way, console: Consol
         Ctrl-C, or a polite kill.
     """
     if not todo.todo:
-        return dict(folder.records(todo.stored))
+        return _held(folder.records(todo.stored))
     from qbench.runner.durations import Durations
     from qbench.runner.local import cores
     from qbench.runner.run import run as run_plan
@@ -136,7 +137,7 @@ def execute(todo: Plan, suite: str, folder: RunFolder, way: Way, console: Consol
     offline = not any(one.cell.needs_hub() for one in todo.todo)
     executor: Executor
     if way.cluster is not None:
-        todo = on_ray.in_order(todo)
+        todo = on_ray.in_order(todo, suite)
         executor = on_ray.executor(todo, way, offline, console)
         jobs = way.jobs or cores()
     else:
@@ -146,7 +147,7 @@ def execute(todo: Plan, suite: str, folder: RunFolder, way: Way, console: Consol
     with (View if console.is_terminal else Log)(progress, console) as shown:
         try:
             with _terminated_as_interrupted():
-                return dict(run_plan(todo, suite, folder, executor, shown.done, shown.begun))
+                return _held(run_plan(todo, suite, folder, executor, shown.done, shown.begun))
         except KeyboardInterrupt:
             console.print(f"stopped: what has ended is in {folder.path}; the same command goes on from there")
             raise
@@ -154,6 +155,11 @@ def execute(todo: Plan, suite: str, folder: RunFolder, way: Way, console: Consol
             raise StoreError(
                 f"{error}: stopped; what has ended is kept, and the same command goes on from there"
             ) from error
+
+
+def _held(records: Mapping[str, Record]) -> Mapping[str, Record]:
+    """Return records that can be gone through often: in memory, unless they are so many that they would fill it."""
+    return dict(records) if len(records) <= _MOST_HELD else records
 
 
 def _on_this_machine(folder: RunFolder, way: Way, offline: bool) -> LocalExecutor:

@@ -8,14 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qbench.cli import cluster, runs
+from qbench.cli import cluster
+from qbench.cli.known_times import KnownTimes
 from qbench.cli.progress import roughly
-from qbench.errors import QBenchError, StoreError
+from qbench.errors import QBenchError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from qbench.runner.durations import Durations
     from qbench.runner.needs import Kind, Need
     from qbench.runner.node_hours import Hours, Node
     from qbench.runner.planning import Plan
@@ -194,7 +192,7 @@ def node_plan(
     each = cluster.gpus_per_cell(gpus, "auto", some=any(node.gpus for node in nodes))
     taken = cpus or cluster.DEFAULT_CPUS
     found = needs([one.cell for one in plan.todo], plan.held, "cuda" if each else "cpu")
-    times = _Times.of(plan, suite)
+    times = KnownTimes.of(plan, suite)
     timed = {one.cell_id: timed_by(one.cell) for one in plan.todo}
     kinds = {one.cell_id: kind_of(one.cell) for one in plan.todo}
     seconds = {kind: times.seconds(kind) for kind in set(timed.values())}
@@ -215,40 +213,6 @@ def node_plan(
         published=str(times.file),
         labels={one.cell_id: one.cell.label() for one in plan.todo},
     )
-
-
-@dataclass(frozen=True)
-class _Times:
-    """How long cells take: by those in the run's folder, and of kinds that it has none of by the published ones."""
-
-    stored: Durations
-    published: Durations
-    both: Durations
-    file: Path
-
-    @classmethod
-    def of(cls, plan: Plan, suite: str) -> _Times:
-        from qbench.runner.durations import Durations, kind_of
-        from qbench.store.archive import read_archive
-        from qbench.store.summary import Summary
-
-        stored, file = Durations.of(plan.held), runs.published_path(suite)
-        records = []
-        if file.exists() and any(kind_of(one.cell) not in stored.before for one in plan.todo):
-            try:
-                records = [Summary.of(one) for one in read_archive(file).records]
-            except StoreError:  # said by `qbench report`, which is about it
-                pass
-        published = Durations.of(records)
-        return cls(stored, published, Durations({**published.before, **stored.before}), file)
-
-    def seconds(self, kind: tuple[str, str]) -> float | None:
-        return self.both.expected(kind)
-
-    def way(self, kind: tuple[str, str]) -> str:
-        if kind in self.both.before:
-            return "stored" if kind in self.stored.before else "published"
-        return "unknown" if self.seconds(kind) is None else "alike"
 
 
 def _machines(where: str | None, count: int | None) -> tuple[list[Node], Sequence[int]]:

@@ -80,12 +80,12 @@ def executor(todo: Plan, way: Way, offline: bool, console: Console) -> RayExecut
     )
 
 
-def in_order(todo: Plan) -> Plan:
-    """Return a plan whose longest cells begin first; see `longest_first`."""
-    from qbench.runner.durations import Durations
+def in_order(todo: Plan, suite: str) -> Plan:
+    """Return the plan of a suite whose longest cells begin first; see `longest_first`."""
+    from qbench.cli.known_times import KnownTimes
     from qbench.runner.order import longest_first
 
-    return replace(todo, todo=longest_first(todo.todo, Durations.of(todo.held)))
+    return replace(todo, todo=longest_first(todo.todo, KnownTimes.of(todo, suite).both))
 
 
 def collect(todo: Plan, spool: str, folder: RunFolder, console: Console) -> int:
@@ -114,3 +114,12 @@ def collect(todo: Plan, spool: str, folder: RunFolder, console: Console) -> int:
     if taken:
         console.print(f"{taken} cells were done meanwhile: their records are taken from {spool}")
     return taken
+
+
+def forget(todo: Plan, spool: str) -> None:
+    """Remove from a spool the checkpoints of trainings that are to begin anew."""
+    from qbench.runner.spool import Spool
+
+    there = Spool(spool)
+    for one in todo.todo:
+        there.forget_checkpoint(one.cell_id)

@@ -66,7 +66,9 @@ def run(
     with folder.lock():  # first of all: where nothing can be written, nothing is to be fetched or computed
         executing.fetch(cells, console)
         todo = plan(cells, folder, fresh=fresh)
-        if spool is not None and not fresh and on_ray.collect(todo, spool, folder, console):
+        if spool is not None and fresh:
+            on_ray.forget(todo, spool)
+        elif spool is not None and on_ray.collect(todo, spool, folder, console):
             todo = plan(cells, folder)
         for path, reason in todo.corrupt.items():
             console.print(f"warning: {path} is no record ({reason}): its cell is run again")

@@ -181,5 +181,15 @@ def record_of(planned: PlannedCell, suite: str, ending: Ending, said: str, timeo
 
 
 def told(planned: PlannedCell, suite: str, status: Status, reason: str) -> Record:
-    """Return the record of a cell that ends now, without a word of its own."""
+    """Return the record of a cell that ends now, without a word of its own.
+
+    Parameters
+    ----------
+    planned : PlannedCell
+        The cell.
+    suite : str
+        For the record.
+    status, reason : str
+        What became of it, and why.
+    """
     return planned.not_executed(suite, status, reason, datetime.now(UTC).isoformat(timespec="milliseconds"))

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from qbench.runner.durations import Durations, Kind, kind_of
+from qbench.runner.durations import Durations, kind_of
 from qbench.runner.identity import PlannedCell
 from qbench.runner.queue import Group, group_of
 
@@ -30,11 +30,9 @@ def longest_first(todo: Sequence[PlannedCell], durations: Durations) -> list[Pla
     R. L. Graham, "Bounds on Multiprocessing Timing Anomalies", SIAM J. Appl. Math. 17 (1969): the longest first ends
     at most a third later than the best order.
     """
-    known: dict[Kind, float] = {}
     kinds = [kind_of(one.cell) for one in todo]
-    for kind in set(kinds):
-        seconds = durations.expected(kind)
-        known[kind] = math.inf if seconds is None else seconds
+    expected = durations.expected_of(set(kinds))
+    known = {kind: math.inf if seconds is None else seconds for kind, seconds in expected.items()}
     total: dict[Group, float] = defaultdict(float)
     place: dict[Group, int] = {}
     groups = [group_of(one) for one in todo]

@@ -17,7 +17,6 @@ from qbench.runner.cpu import cpu_name
 from qbench.runner.identity import PlannedCell, identify
 from qbench.runner.spool import Spool
 from qbench.runner.why import key_changes
-from qbench.store.folder import RunFolder
 from qbench.suite.plugins import Plugin
 from qbench.tasks import cached_files
 
@@ -83,6 +82,10 @@ def run_cell(
     given = {label: scratch / f"point-{index}.safetensors" for index, label in enumerate(points)}
     try:
         _prepare(orders)
+    except Exception as error:  # of a GPU that is broken, say: it would fail one cell after the other
+        yield "unable", f"node {platform.node()}: {worker.in_words(error)}", None
+        return
+    try:
         for name, shared in files.items():
             cached_files.bring(name, shared, ray.get)
         for label, path in given.items():
@@ -94,6 +97,9 @@ def run_cell(
         return
     except ray.exceptions.ObjectLostError as error:
         yield "lost", worker.in_words(error), None
+        return
+    except OSError as error:
+        yield "unwritable", f"node {platform.node()}: {worker.in_words(error)}", None
         return
     except Exception as error:  # of a plugin, as it is unpacked
         yield "failed", worker.in_words(error), None
@@ -154,9 +160,8 @@ def _require_same_key(planned: PlannedCell) -> None:
 
 
 def _checkpoint(orders: Orders, planned: PlannedCell) -> tuple[Path, float] | None:
-    if orders.spool is None or not (spool := Spool(orders.spool)).is_local:
-        return None
-    return RunFolder(spool.folder).checkpoint_path(planned.cell_id), orders.checkpoint_seconds
+    path = None if orders.spool is None else Spool(orders.spool).checkpoint_path(planned.cell_id)
+    return None if path is None else (path, orders.checkpoint_seconds)
 
 
 @cache

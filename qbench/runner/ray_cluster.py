@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from qbench.errors import QBenchError
 from qbench.runner import ray_cell
 from qbench.runner.process import worker_environment
 
-_LOOK_SECONDS = 120.0
+_LOOK_SECONDS, _LISTEN_SECONDS = 120.0, 10.0
+LOCAL = "local"
+"""The address of a cluster that is started on this machine, and ends with the run."""
+
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its coming default, of which it would warn
@@ -64,6 +68,11 @@ def require_ray() -> None:
         raise QBenchError("--executor ray needs the package ray: pip install 'qbench[ray]'") from error
 
 
+def address_of(given: str | None) -> str:
+    """Return the address that an option, or else the environment, gives, or `LOCAL`."""
+    return given or os.environ.get("RAY_ADDRESS") or LOCAL
+
+
 @contextmanager
 def connected(address: str | None, cpus: int | None, offline: bool, own: Mapping[str, str]) -> Iterator[None]:
     """Be part of a cluster; on the way out nothing of this run is left there.
@@ -90,15 +99,17 @@ def connected(address: str | None, cpus: int | None, offline: bool, own: Mapping
     require_ray()
     import ray
 
-    wanted = address or os.environ.get("RAY_ADDRESS") or "local"
+    wanted = address_of(address)
     if wanted.startswith("ray://"):
         raise QBenchError(
             f"--address {wanted}: qbench runs on a node of the cluster (allowed: auto, or host:port of its head node; "
             "from outside, `ray job submit` brings the command there)"
         )
+    if wanted != LOCAL:
+        _require_listener(wanted)
     # A process that is used again must see all GPUs of its node; see `ray_cell`.
     env = worker_environment(offline, own) | _QUIET | {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
-    started: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if wanted == "local" else {}
+    started: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if wanted == LOCAL else {}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(
@@ -111,7 +122,7 @@ def connected(address: str | None, cpus: int | None, offline: bool, own: Mapping
         )
     except Exception as error:  # a plain one where a node does not start in time
         said = str(error).strip().partition("\n")[0]
-        raise QBenchError(f"--address {wanted}: no cluster of Ray can be reached there ({said})") from error
+        raise _unreachable(wanted, said) from error
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)  # Ray's own would end the run without a word
@@ -119,6 +130,28 @@ def connected(address: str | None, cpus: int | None, offline: bool, own: Mapping
         yield
     finally:
         ray.shutdown()  # which ends all tasks of this run, too
+
+
+def _require_listener(address: str) -> None:
+    """Make sure that somebody listens: Ray would try for minutes, and not be interrupted."""
+    if address == "auto":
+        from ray._private.services import find_gcs_addresses  # there is no public way to ask
+
+        found = sorted(find_gcs_addresses())  # type: ignore[no-untyped-call]
+        if not found:
+            raise _unreachable(address, "none runs on this machine: `ray start --head` starts one")
+        address = found[0]
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        raise QBenchError(f"--address {address!r} is no address (allowed: auto, or host:port of a cluster's head node)")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _LISTEN_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, str(error)) from error
+
+
+def _unreachable(address: str, why: str) -> QBenchError:
+    return QBenchError(f"--address {address}: no cluster of Ray can be reached there ({why})")
 
 
 def nodes() -> list[Node]:

@@ -23,6 +23,7 @@ from qbench.tasks.cached_files import Shared, files_of
 
 _LOOK_SECONDS = 1.0
 _COUNT_SECONDS = 5.0  # a cluster grows and shrinks: its nodes are counted this often
+_ALONE_SECONDS = 600.0
 _MOST_LOSSES = 10
 _POINTS = 64
 
@@ -142,7 +143,7 @@ class _Run:
         self._orders = ray_cell.Orders(
             suite, device, executor.cpus, ground, executor.spool, executor.checkpoint_seconds
         )
-        self._is_here = executor.address is None and len(found) == 1
+        self._is_here = ray_cluster.address_of(executor.address) == ray_cluster.LOCAL
         self._task = ray.remote(num_returns="streaming", max_retries=0, max_calls=0)(executor.execute)
         self._spool = None if executor.spool is None else Spool(executor.spool)
         self._flights: dict[Any, _Flight] = {}
@@ -152,6 +153,7 @@ class _Run:
         self._points: OrderedDict[str, Any] = OrderedDict()
         self._files: dict[Spec, dict[str, Shared]] = {}
         self._counted, self._room, self._largest = 0.0, 0, 0
+        self._alone_since: float | None = None
         self._count()
         if self._room == 0:
             takes = f"{executor.cpus} CPUs" + (f" and {self._gpus:g} GPUs" if self._gpus else "")
@@ -172,7 +174,11 @@ class _Run:
                 except Exception as error:  # a class that a plugin makes inside a function, say
                     yield told(planned, self._suite, "failed", worker.in_words(error))
             if not self._flights:
-                return
+                if self._room or not self._waits_for_nodes():
+                    return
+                time.sleep(_LOOK_SECONDS)
+                self._counted = 0.0
+                continue
             # Without a pause where none says anything: deadlines, and nodes that join, are looked at.
             ready, _ = ray.wait(list(self._flights), num_returns=1, timeout=_LOOK_SECONDS)
             for one in ready:
@@ -186,6 +192,27 @@ class _Run:
                     del self._flights[one]
                     ray.cancel(one, force=True)
                     yield record_of(flight.planned, self._suite, "late", "", self._executor.timeout)
+
+    def _waits_for_nodes(self) -> bool:
+        """Return whether cells are left while all nodes are lost; said once, and in vain for so long only."""
+        if not self._again:
+            try:
+                planned = next(iter(self._queue))
+            except StopIteration:
+                return False
+            if planned is None:
+                return False
+            self._again.append(planned)
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+            self._executor.say(f"no node of the cluster has room for a cell: waiting up to {_ALONE_SECONDS:g} s")
+        if now - self._alone_since > _ALONE_SECONDS:
+            raise QBenchError(
+                f"no node of the cluster has had room for a cell for {_ALONE_SECONDS:g} s: what has ended is kept, and "
+                "the same command goes on from there"
+            )
+        return True
 
     def _next(self, freed: Group | None) -> PlannedCell | None:
         if self._again:
@@ -233,6 +260,7 @@ class _Run:
             assert self._spool is not None
             self._spool.weights(planned.cell_id, self._weights_path(planned.cell_id))
             ending, said = "record", self._spool.record(planned.cell_id)
+            self._spool.forget_checkpoint(planned.cell_id)
         elif weights is not None:
             atomic.write_pieces(self._weights_path(planned.cell_id), (memoryview(weights),))
         if ending == "lost":
@@ -255,7 +283,9 @@ class _Run:
     def _count(self) -> None:
         found = ray_cluster.nodes()
         room = sum(one.cells(self._executor.cpus, self._gpus) for one in found)
-        self._room = room if self._executor.in_flight is None else self._executor.in_flight
+        self._room = room if self._executor.in_flight is None or not room else self._executor.in_flight
+        if room:
+            self._alone_since = None
         self._largest = max((one.memory for one in found), default=0)
         self._counted = time.monotonic()
 

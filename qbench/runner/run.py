@@ -24,7 +24,13 @@ class Executor(Protocol):
         weights_path: Callable[[str], Path],
         begun: Callable[[PlannedCell], None] = ...,
     ) -> Generator[Record]:
-        """Execute cells; yield each record when it is there, its packed weights written; see `LocalExecutor.run`."""
+        """Execute cells; yield each record when it is there, its packed weights written.
+
+        Parameters
+        ----------
+        cells, suite, weights_path, begun
+            As for `LocalExecutor.run`.
+        """
         ...
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from qbench import atomic
-from qbench.errors import QBenchError, UnwritableError
+from qbench.errors import QBenchError, StoreError, UnwritableError
 from qbench.runner.identity import PlannedCell
 from qbench.store.folder import RunFolder
 from qbench.store.schema import CorruptRecordError, parse_record
@@ -49,12 +50,6 @@ class Spool:
         self.is_local = bool(protocols & {"file", "local"})
         self._is_store = bool(protocols & _OBJECT_STORES)
 
-    @property
-    def folder(self) -> Path:
-        """The folder, of a spool that is a path."""
-        assert self.is_local
-        return Path(self._root)
-
     def keep(self, cell_id: str, record: str, weights: Path | None) -> None:
         """Leave what a cell came to; its record last, which says that the rest is there.
 
@@ -78,7 +73,8 @@ class Spool:
 
     def record(self, cell_id: str) -> str:
         """Return the JSON of a record that is there."""
-        data: bytes = self._fs.cat_file(f"{self._root}/records/{cell_id}.json")
+        with self._reading():
+            data: bytes = self._fs.cat_file(f"{self._root}/records/{cell_id}.json")
         return data.decode()
 
     def records(self) -> set[str]:
@@ -87,6 +83,8 @@ class Spool:
             names = self._fs.ls(f"{self._root}/records", detail=False)
         except FileNotFoundError:
             return set()
+        except OSError as error:
+            raise StoreError(f"cannot read {self.url}: {error}") from error
         found = (str(name).rpartition("/")[2] for name in names)
         return {name.removesuffix(".json") for name in found if name.endswith(".json") and not name.startswith(".")}
 
@@ -99,10 +97,30 @@ class Spool:
             They cannot be written.
         """
         name = f"{self._root}/weights/{cell_id}.safetensors"
-        if (self.is_local and Path(name).resolve() == to.resolve()) or not self._fs.exists(name):
+        if self.is_local and Path(name).resolve() == to.resolve():
             return
-        with self._fs.open(name, "rb") as file:
+        with self._reading():
+            if not self._fs.exists(name):
+                return
+            file = self._fs.open(name, "rb")
+        with file:
             atomic.write_pieces(to, _pieces(file))
+
+    def checkpoint_path(self, cell_id: str) -> Path | None:
+        """Return where a training leaves its checkpoint; None on a spool that is no folder."""
+        return RunFolder(Path(self._root)).checkpoint_path(cell_id) if self.is_local else None
+
+    def forget_checkpoint(self, cell_id: str) -> None:
+        """Remove the checkpoint of a cell that has ended, or is to begin anew."""
+        if (path := self.checkpoint_path(cell_id)) is not None:
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"cannot read {self.url}: {error}") from error
 
     def _write(self, name: str, data: bytes | Path) -> None:
         path = f"{self._root}/{name}"

@@ -283,6 +283,23 @@ class Waits(RoundToNearest):
         return super().solve(problem)
 
 
+class Grows(RoundToNearest):
+    """Takes memory until something ends the process; not a second time, when `before` is there."""
+
+    before: Path
+    most_bytes: int
+
+    def solve(self, problem: Problem) -> Solution:
+        if not self.before.exists():
+            self.before.touch()
+            taken, piece = [], 64 << 20
+            while len(taken) * piece < self.most_bytes:
+                taken.append(b"x" * piece)
+                time.sleep(0.02)
+            time.sleep(30)  # whoever watches may look once a second
+        return super().solve(problem)
+
+
 class Holds(RoundToNearest):
     """Waits for a file to appear."""
 
@@ -358,6 +375,7 @@ METHODS = {
     "asks_for_much": AsksForMuch,
     "asks_for_much_of_numpy": AsksForMuchOfNumPy,
     "runs_out": RunsOut,
+    "grows": Grows,
 }
 
 
