@@ -25,7 +25,7 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 STAMP = "installed.sha256"
 # What processes of runs and tests import, and those that a cluster of Ray starts for itself.
-IMPORTED = [
+IMPORTED = (
     "qbench.cli",
     "qbench.runner.execute",
     "qbench.tasks.causal_lm",
@@ -38,7 +38,7 @@ IMPORTED = [
     "ray._private.log_monitor",
     "ray.autoscaler._private.monitor",
     "ray.cluster_utils",
-]
+)
 
 
 # A torch environment takes over a gigabyte and a minute, so the sessions share one instead of having one each.
