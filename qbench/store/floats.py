@@ -10,6 +10,8 @@ import json
 import math
 from typing import Any
 
+from qbench.store.indented import indented
+
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -43,4 +45,9 @@ def has_words(text: str) -> bool:
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
     """Return strict JSON with sorted keys."""
+    if indent == 1:
+        try:
+            return indented(value)
+        except ValueError:  # few data hold what has to be spelled: it is looked for only then
+            return indented(spell(value))
     return json.dumps(spell(value), sort_keys=True, indent=indent, allow_nan=False, ensure_ascii=False)
