@@ -24,6 +24,7 @@ STAND_INS = {
 for word in "$@"; do case "$word" in --nodes=*) nodes=${word#--nodes=};; esac; done
 for _ in $(seq "$nodes"); do echo node >> "$STATE/nodes"; done
 exec /bin/sleep 600""",
+    "ray": "",
     "python": 'wc -l < "$STATE/nodes"',
     "hostname": 'if [ "${1:-}" = --ip-address ]; then echo "fe80::1 127.0.1.1 10.0.0.7"; else echo first; fi',
     "sleep": "exec /bin/sleep 0.05",
@@ -46,7 +47,15 @@ def environment(tmp_path: Path) -> dict[str, str]:
         program.chmod(0o755)
     job = {"SLURM_JOB_ID": "123456", "SLURM_JOB_NUM_NODES": "4", "SLURM_CPUS_PER_TASK": "8", "SLURM_GPUS_ON_NODE": "2"}
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, **job, "PATH": path, "STATE": str(tmp_path), "SUITE": "smoke", "SHARED": str(tmp_path)}
+    return {
+        **os.environ,
+        **job,
+        "PATH": path,
+        "STATE": str(tmp_path),
+        "SUITE": "smoke",
+        "SHARED": str(tmp_path),
+        "HOME": str(tmp_path),
+    }
 
 
 def start(environment: dict[str, str]) -> subprocess.Popen[str]:

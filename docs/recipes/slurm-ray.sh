@@ -18,6 +18,8 @@ set -euo pipefail
 
 name=$(basename "$SUITE" .yaml)
 runs="$SHARED/qbench/$name"
+export RAY_AUTH_MODE=token # nobody else's processes get in; the token is in the home folder, which all nodes see
+[ -e ~/.ray/auth_token ] || ray get-auth-token --generate > /dev/null
 export QBENCH_CACHE="${QBENCH_CACHE:-$SHARED/qbench/cache}" # fetched once; no node has to be sent its files
 
 # The first node of the job is where this script runs.

@@ -132,7 +132,7 @@ def in_this_process() -> Any:
     return Executor()
 
 
-FLIGHTS = 4
+FLIGHTS = 8
 
 
 def again(folder: Path, seeds: int) -> dict[str, float]:
