@@ -135,15 +135,15 @@ def execute(todo: Plan, suite: str, folder: RunFolder, way: Way, console: Consol
     from qbench.runner.run import run as run_plan
 
     offline = not any(one.cell.needs_hub() for one in todo.todo)
+    times = Durations.of(todo.held)
     executor: Executor
     if way.cluster is not None:
         todo = on_ray.in_order(todo, suite)
-        executor = on_ray.executor(todo, way, offline, console)
-        jobs = way.jobs or cores()
+        progress = Progress(todo.todo, times, cores())
+        executor = on_ray.executor(todo, way, offline, console, progress.resize)
     else:
-        executor = _on_this_machine(folder, way, offline)
-        jobs = executor.jobs
-    progress = Progress(todo.todo, Durations.of(todo.held), jobs)
+        executor = here = _on_this_machine(folder, way, offline)
+        progress = Progress(todo.todo, times, here.jobs)
     with (View if console.is_terminal else Log)(progress, console) as shown:
         try:
             with _terminated_as_interrupted():

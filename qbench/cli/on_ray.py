@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from qbench.cli.cluster import DEFAULT_CPUS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from qbench.cli.executing import Way
@@ -36,7 +38,7 @@ class Cluster:
     spool: str | None = None
 
 
-def executor(todo: Plan, way: Way, offline: bool, console: Console) -> RayExecutor:
+def executor(todo: Plan, way: Way, offline: bool, console: Console, room_is: Callable[[int], None]) -> RayExecutor:
     """Return what executes a plan on a cluster.
 
     Parameters
@@ -49,6 +51,8 @@ def executor(todo: Plan, way: Way, offline: bool, console: Console) -> RayExecut
         Whether no cell asks a hub for anything.
     console : Console
         Where messages go.
+    room_is : callable
+        Called with how many cells the nodes have room for.
 
     Raises
     ------
@@ -77,6 +81,7 @@ def executor(todo: Plan, way: Way, offline: bool, console: Console) -> RayExecut
         spool=way.cluster.spool,
         checkpoint_seconds=way.checkpoint_seconds,
         say=console.print,
+        room_is=room_is,
     )
 
 

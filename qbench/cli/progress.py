@@ -77,8 +77,13 @@ class Progress:
         alike: dict[Kind, Kind] = {}
         self._kinds = {one.cell_id: alike.setdefault(kind := kind_of(one.cell), kind) for one in todo}
         self._waiting = Counter(self._kinds.values())
-        self._durations, self._jobs, self._clock = durations, jobs, clock
+        self._durations, self._clock = durations, clock
+        self._jobs = jobs
         self._start = clock()
+
+    def resize(self, jobs: int) -> None:
+        """Take in how many cells there are at a time from now on: a cluster grows and shrinks."""
+        self._jobs = jobs
 
     def begun(self, planned: PlannedCell) -> None:
         """Take in that a process has begun with a cell, maybe not for the first time."""

@@ -151,7 +151,9 @@ def _require_listener(address: str) -> None:
 
 
 def _unreachable(address: str, why: str) -> QBenchError:
-    token = "; with RAY_AUTH_MODE=token in the environment it is shown the token that it wants" * ("auth" in why.lower())
+    token = "; with RAY_AUTH_MODE=token in the environment it is shown the token that it wants" * (
+        "auth" in why.lower()
+    )
     return QBenchError(f"--address {address}: no cluster of Ray can be reached there ({why}){token}")
 
 

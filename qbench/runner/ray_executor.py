@@ -57,6 +57,8 @@ class RayExecutor:
         How much time goes by from one checkpoint of a training to the next, on a spool that is a folder; 0 is never.
     say : callable
         Called with what is to be told of the nodes.
+    room_is : callable
+        Called with how many cells the nodes have room for, whenever they are counted.
     execute : callable
         What runs on a node; see `ray_cell.run_cell`.
     """
@@ -73,6 +75,7 @@ class RayExecutor:
     spool: str | None = None
     checkpoint_seconds: float = 0.0
     say: Callable[[str], None] = lambda _: None
+    room_is: Callable[[int], None] = lambda _: None
     execute: Callable[..., Any] = ray_cell.run_cell
 
     def run(
@@ -286,6 +289,7 @@ class _Run:
         self._room = room if self._executor.in_flight is None or not room else self._executor.in_flight
         if room:
             self._alone_since = None
+            self._executor.room_is(min(room, self._room))
         self._largest = max((one.memory for one in found), default=0)
         self._counted = time.monotonic()
 
