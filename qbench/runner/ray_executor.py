@@ -176,11 +176,12 @@ class _Run:
                     self._hand_out(planned)
                 except Exception as error:  # a class that a plugin makes inside a function, say
                     yield told(planned, self._suite, "failed", worker.in_words(error))
+            if not self._flights and (self._room or not self._cells_are_left()):
+                return
+            if not self._room:
+                self._wait_for_nodes()
             if not self._flights:
-                if self._room or not self._waits_for_nodes():
-                    return
                 time.sleep(_LOOK_SECONDS)
-                self._counted = 0.0
                 continue
             # Without a pause where none says anything: deadlines, and nodes that join, are looked at.
             ready, _ = ray.wait(list(self._flights), num_returns=1, timeout=_LOOK_SECONDS)
@@ -196,17 +197,17 @@ class _Run:
                     ray.cancel(one, force=True)
                     yield record_of(flight.planned, self._suite, "late", "", self._executor.timeout)
 
-    def _waits_for_nodes(self) -> bool:
-        """Return whether cells are left while all nodes are lost; said once, and in vain for so long only."""
+    def _cells_are_left(self) -> bool:
         if not self._again:
-            try:
-                planned = next(iter(self._queue))
-            except StopIteration:
-                return False
-            if planned is None:
-                return False
-            self._again.append(planned)
+            planned = next(iter(self._queue), None)
+            if planned is not None:
+                self._again.append(planned)
+        return bool(self._again)
+
+    def _wait_for_nodes(self) -> None:
+        """Tell once that all nodes are lost, and end the run when that has been so for long."""
         now = time.monotonic()
+        self._counted = 0.0  # they are looked for all the time
         if self._alone_since is None:
             self._alone_since = now
             self._executor.say(f"no node of the cluster has room for a cell: waiting up to {_ALONE_SECONDS:g} s")
@@ -215,7 +216,6 @@ class _Run:
                 f"no node of the cluster has had room for a cell for {_ALONE_SECONDS:g} s: what has ended is kept, and "
                 "the same command goes on from there"
             )
-        return True
 
     def _next(self, freed: Group | None) -> PlannedCell | None:
         if self._again:

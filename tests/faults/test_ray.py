@@ -256,6 +256,34 @@ def test_a_worker_that_takes_too_much_memory_is_tried_once_more(toys: ModuleType
     assert told.count(grows.label()) == 2 and told.count(rtn.label()) == 1
 
 
+def test_a_run_waits_for_nodes_when_all_are_lost(toys: ModuleType, tmp_path: Path) -> None:
+    made = make_cluster()
+    try:
+        node, said = add_node(made), list[str]()
+        cells = [cell(toys), *(cell(toys, toys.Waits(name="waits", seconds=0.5), bits) for bits in (2, 3, 4, 5))]
+        ended: list[str] = []
+
+        def done(record: Record) -> None:
+            ended.append(record.cell_id)
+            if len(ended) == 2:
+                made.remove_node(node, allow_graceful=False)
+
+        def say(line: str) -> None:
+            said.append(line)
+            add_node(made)  # what a cluster that grows by itself does, sooner or later
+
+        found = go(cells, tmp_path / "run", RayExecutor(made.address, "cpu", say=say), done)
+    finally:
+        made.shutdown()
+    assert said == ["no node of the cluster has room for a cell: waiting up to 600 s"]
+    assert len(ended) == len(set(ended)) == len(found) == 5 and all(one.clean for one in found.values())
+
+
+def test_a_cell_that_no_node_has_room_for_is_told_of(cluster: Any, toys: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(QBenchError, match=r"^a cell takes 64 CPUs, and no node of the cluster has them \(--cpus-per-"):
+        go([cell(toys)], tmp_path / "run", on(cluster, cpus=64))
+
+
 WAITING = ("--suite", "waiting.yaml", "--device", "cpu", "--executor", "ray")
 
 

@@ -200,7 +200,7 @@ def test_nothing_is_there_before_anyone_has_left_anything(url: str, done: Done, 
 
 def test_the_run_s_own_folder_can_be_the_spool(done: Done, run: RunFolder) -> None:
     spool = Spool(str(run.path))
-    assert spool.is_local and spool.folder == run.path
+    assert spool.is_local and spool.checkpoint_path("a") == run.path / "checkpoints" / "a.safetensors"
     done.leave(spool)
     before = files(run.path)
     with run.lock():
@@ -244,3 +244,15 @@ def test_large_weights_pass_in_pieces(url: str, tmp_path: Path, monkeypatch: pyt
     assert atomic.sha256_file(back) == atomic.sha256_file(sent)
     spool.weights("nobody", tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_checkpoint_is_kept_on_a_folder_alone_until_it_is_forgotten(tmp_path: Path) -> None:
+    path = Spool(str(tmp_path)).checkpoint_path("a")
+    assert path is not None and path.is_relative_to(tmp_path)
+    path.parent.mkdir()
+    path.touch()
+    for _ in range(2):
+        Spool(str(tmp_path)).forget_checkpoint("a")
+        assert not path.exists()
+    assert Spool("memory://none").checkpoint_path("a") is None
+    Spool("memory://none").forget_checkpoint("a")
