@@ -43,6 +43,9 @@ SpoolOption = Annotated[
         show_default=False,
     ),
 ]
+LEAST_GPU = 0.0001
+"""The smallest part of a GPU that Ray knows."""
+
 DEFAULT_CPUS = 1
 """CPUs that a cell takes, unless ``--cpus-per-cell`` says otherwise."""
 
@@ -74,7 +77,7 @@ def check(
     alien = [option for option, value in given.items() if value is not None]
     if executor != "ray" and alien:
         raise QBenchError(f"{' and '.join(alien)}: for --executor ray only (this is --executor {executor})")
-    if gpus is not None and (not math.isfinite(gpus) or (gpus > 1 and gpus != int(gpus))):
+    if gpus is not None and (not math.isfinite(gpus) or (gpus > 1 and gpus != int(gpus)) or 0 < gpus < LEAST_GPU):
         raise QBenchError(f"--gpus-per-cell {gpus:g} (allowed: a part of one GPU, such as 0.5, or a whole number)")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from qbench.cli.cluster import DEFAULT_CPUS
+from qbench.cli.cluster import DEFAULT_CPUS, gpus_per_cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,29 @@ class Cluster:
     spool: str | None = None
 
 
+def check(address: str | None, device: str, gpus: float | None, spool: str | None) -> str | None:
+    """Make sure of what can be known before anything is fetched or started, and return the spool for all machines.
+
+    Parameters
+    ----------
+    address, device, gpus, spool
+        As given.
+
+    Raises
+    ------
+    QBenchError
+        One of them is wrong, or they do not go together.
+    """
+    from qbench.runner.ray_cluster import address_of, check_address, require_ray
+    from qbench.runner.spool import shared_place
+
+    require_ray()
+    check_address(address_of(address))
+    if gpus is not None:
+        gpus_per_cell(gpus, device, some=True)
+    return None if spool is None else shared_place(spool)
+
+
 def executor(todo: Plan, way: Way, offline: bool, console: Console, room_is: Callable[[int], None]) -> RayExecutor:
     """Return what executes a plan on a cluster.
 
@@ -53,17 +76,10 @@ def executor(todo: Plan, way: Way, offline: bool, console: Console, room_is: Cal
         Where messages go.
     room_is : callable
         Called with how many cells the nodes have room for.
-
-    Raises
-    ------
-    QBenchError
-        Ray is not installed.
     """
     from qbench.runner.needs import kind_of, needs
-    from qbench.runner.ray_cluster import require_ray
     from qbench.runner.ray_executor import RayExecutor
 
-    require_ray()
     assert way.cluster is not None
     with console.status("working out what cells need"):
         found = needs([one.cell for one in todo.todo], todo.held, way.device)

@@ -12,7 +12,8 @@ def add_to(app: typer.Typer) -> None:
     """Register the verb."""
     app.command(
         epilog="Examples:  qbench run --suite smoke   |   "
-        "qbench run --suite llm_lowbit --only 'method=rtn|gptq,bits=2' --seeds 1"
+        "qbench run --suite llm_lowbit --only 'method=rtn|gptq,bits=2' --seeds 1   |   "
+        "qbench run --suite llm_lowbit --executor ray --address auto"
     )(run)
 
 
@@ -52,6 +53,8 @@ def run(
 
     check_device(device)
     cluster.check(executor, address, cpus_per_cell, gpus_per_cell, spool)
+    if executor == "ray":
+        spool = on_ray.check(address, device, gpus_per_cell, spool)
     way = executing.Way(
         device,
         jobs,

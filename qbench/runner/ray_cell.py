@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +74,21 @@ def run_cell(
         array of bytes, or None; see `worker.serve`. ``spooled`` says that its record is on the spool, ``lost`` that
         something it was to read is gone from the cluster.
     """
+    with tempfile.TemporaryDirectory(prefix="qbench-") as scratch:
+        yield from _run_cell(Path(scratch), orders, packed, points, files)
+
+
+def _run_cell(
+    scratch: Path, orders: Orders, packed: Packed, points: Mapping[str, Any], files: Mapping[str, cached_files.Shared]
+) -> Iterator[tuple[str, str, Any]]:
     import ray
 
-    scratch = Path(_scratch())
+    node = platform.node()
     given = {label: scratch / f"point-{index}.safetensors" for index, label in enumerate(points)}
     try:
         _prepare(orders)
     except Exception as error:  # of a GPU that is broken, say: it would fail one cell after the other
-        yield "unable", f"node {platform.node()}: {worker.in_words(error)}", None
+        yield "unable", f"node {node}: {worker.in_words(error)}", None
         return
     try:
         for name, shared in files.items():
@@ -93,34 +98,32 @@ def run_cell(
         planned = worker.unpack(*packed)
         _require_same_key(planned)
     except QBenchError as error:
-        yield "unable", f"node {platform.node()}: {worker.in_words(error)}", None
+        yield "unable", f"node {node}: {worker.in_words(error)}", None
         return
     except ray.exceptions.ObjectLostError as error:
         yield "lost", worker.in_words(error), None
         return
     except OSError as error:
-        yield "unwritable", f"node {platform.node()}: {worker.in_words(error)}", None
+        yield "unwritable", f"node {node}: {worker.in_words(error)}", None
         return
     except Exception as error:  # of a plugin, as it is unpacked
         yield "failed", worker.in_words(error), None
         return
-    yield "begun", platform.node(), None
+    yield "begun", node, None
     weights = scratch / f"{planned.cell_id}.safetensors"
+    ending, said = worker.answer(
+        lambda: worker.work(planned, orders.suite, weights, given, _checkpoint(orders, planned))
+    )
+    whole = weights if ending == "record" and weights.exists() else None
+    if ending != "record" or orders.spool is None:
+        yield ending, said, None if whole is None else _array(whole)
+        return
     try:
-        ending, said = worker.answer(
-            lambda: worker.work(planned, orders.suite, weights, given, _checkpoint(orders, planned))
-        )
-        whole = weights if ending == "record" and weights.exists() else None
-        if ending == "record" and orders.spool is not None:
-            Spool(orders.spool).keep(planned.cell_id, said, whole)
-            yield "spooled", planned.cell_id, None
-        else:
-            yield ending, said, None if whole is None else _array(whole)
+        Spool(orders.spool).keep(planned.cell_id, said, whole)
     except UnwritableError as error:
-        yield "unwritable", f"node {platform.node()}: {worker.in_words(error)}", None
-    finally:
-        for path in (*given.values(), weights):
-            path.unlink(missing_ok=True)
+        yield "unwritable", f"node {node}: {worker.in_words(error)}", None
+        return
+    yield "spooled", planned.cell_id, None
 
 
 def look_around(ground: Mapping[str, str]) -> tuple[str, str, str]:
@@ -162,17 +165,6 @@ def _require_same_key(planned: PlannedCell) -> None:
 def _checkpoint(orders: Orders, planned: PlannedCell) -> tuple[Path, float] | None:
     path = None if orders.spool is None else Spool(orders.spool).checkpoint_path(planned.cell_id)
     return None if path is None else (path, orders.checkpoint_seconds)
-
-
-@cache
-def _scratch() -> str:
-    """Return a folder of this process for weights on their way; gone with the process where that ends by itself."""
-    folder = tempfile.TemporaryDirectory(prefix=f"qbench-{os.getpid()}-")
-    _kept.append(folder)
-    return folder.name
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def _array(path: Path) -> Any:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qbench.errors import QBenchError
@@ -16,6 +17,7 @@ from qbench.runner import ray_cell
 from qbench.runner.process import worker_environment
 
 _LOOK_SECONDS, _LISTEN_SECONDS = 120.0, 10.0
+_SLACK = 1e-6  # ten tenths are one
 LOCAL = "local"
 """The address of a cluster that is started on this machine, and ends with the run."""
 
@@ -50,8 +52,8 @@ class Node:
 
     def cells(self, cpus: float, gpus: float) -> int:
         """Return how many cells that take so much have room on it."""
-        room = [have // takes for have, takes in ((self.cpus, cpus), (self.gpus, gpus)) if takes]
-        return int(min(room))
+        room = [have / takes for have, takes in ((self.cpus, cpus), (self.gpus, gpus)) if takes]
+        return int(min(room) + _SLACK)
 
 
 def require_ray() -> None:
@@ -71,6 +73,23 @@ def require_ray() -> None:
 def address_of(given: str | None) -> str:
     """Return the address that an option, or else the environment, gives, or `LOCAL`."""
     return given or os.environ.get("RAY_ADDRESS") or LOCAL
+
+
+def check_address(address: str) -> None:
+    """Make sure that an address is one, without asking whether a cluster is there.
+
+    Raises
+    ------
+    QBenchError
+        It is none, or one of Ray's client.
+    """
+    if address.startswith("ray://"):
+        raise QBenchError(
+            f"--address {address}: qbench runs on a node of the cluster (allowed: auto, or host:port of its head node; "
+            "from outside, `ray job submit` brings the command there)"
+        )
+    if address not in (LOCAL, "auto") and not address.rpartition(":")[2].isdecimal():
+        raise QBenchError(f"--address {address!r} is no address (allowed: auto, or host:port of a cluster's head node)")
 
 
 @contextmanager
@@ -99,12 +118,7 @@ def connected(address: str | None, cpus: int | None, offline: bool, own: Mapping
     require_ray()
     import ray
 
-    wanted = address_of(address)
-    if wanted.startswith("ray://"):
-        raise QBenchError(
-            f"--address {wanted}: qbench runs on a node of the cluster (allowed: auto, or host:port of its head node; "
-            "from outside, `ray job submit` brings the command there)"
-        )
+    check_address(wanted := address_of(address))
     if wanted != LOCAL:
         _require_listener(wanted)
     # A process that is used again must see all GPUs of its node; see `ray_cell`.
@@ -142,8 +156,6 @@ def _require_listener(address: str) -> None:
             raise _unreachable(address, "none runs on this machine: `ray start --head` starts one")
         address = found[0]
     host, _, port = address.rpartition(":")
-    if not port.isdecimal():
-        raise QBenchError(f"--address {address!r} is no address (allowed: auto, or host:port of a cluster's head node)")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _LISTEN_SECONDS).close()
     except (OSError, OverflowError) as error:
@@ -151,9 +163,9 @@ def _require_listener(address: str) -> None:
 
 
 def _unreachable(address: str, why: str) -> QBenchError:
-    token = "; with RAY_AUTH_MODE=token in the environment it is shown the token that it wants" * (
-        "auth" in why.lower()
-    )
+    # What Ray raises does not say that a token was missing.
+    has_token = (Path.home() / ".ray" / "auth_token").exists() and "RAY_AUTH_MODE" not in os.environ
+    token = "; if it wants a token: RAY_AUTH_MODE=token in the environment" if has_token else ""
     return QBenchError(f"--address {address}: no cluster of Ray can be reached there ({why}){token}")
 
 

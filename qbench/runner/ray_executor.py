@@ -117,6 +117,7 @@ class _Flight:
     """A cell that is handed out."""
 
     planned: PlannedCell
+    memory: int
     began: bool = False
     deadline: float | None = None
 
@@ -138,7 +139,8 @@ class _Run:
         self._executor, self._queue, self._suite = executor, queue, suite
         self._weights_path, self._begun = weights_path, begun
         found = ray_cluster.nodes()
-        device = ray_cluster.device_of(executor.device, found)
+        wanted = "cpu" if executor.device == "auto" and executor.gpus == 0 else executor.device
+        device = ray_cluster.device_of(wanted, found)
         self._gpus = executor.gpus if executor.gpus is not None else float(device == "cuda")
         ground = same_ground.here()
         for line in ray_cluster.look_at(found, ground):
@@ -159,8 +161,11 @@ class _Run:
         self._alone_since: float | None = None
         self._count()
         if self._room == 0:
-            takes = f"{executor.cpus} CPUs" + (f" and {self._gpus:g} GPUs" if self._gpus else "")
-            raise QBenchError(f"a cell takes {takes}, and no node of the cluster has them (--cpus-per-cell)")
+            takes, option = f"{executor.cpus} CPU{'s' * (executor.cpus != 1)}", "--cpus-per-cell"
+            if self._gpus:
+                takes += f" and {self._gpus:g} GPU{'s' * (self._gpus != 1)}"
+                option += ", --gpus-per-cell"
+            raise QBenchError(f"a cell takes {takes}, and no node of the cluster has that ({option})")
 
     def records(self) -> Generator[Record]:
         """Yield what the cells come to."""
@@ -230,7 +235,7 @@ class _Run:
         memory = 0 if needs is None else min(needs << self._died.get(planned.cell_id, 0), self._largest)
         task = self._task.options(num_cpus=self._executor.cpus, num_gpus=self._gpus, memory=memory or None)
         points = {label: self._point(cell_id) for label, cell_id in planned.points.items()}
-        self._flights[task.remote(self._orders, packed, points, self._shared(planned))] = _Flight(planned)
+        self._flights[task.remote(self._orders, packed, points, self._shared(planned))] = _Flight(planned, memory)
 
     def _listen(self, one: Any, flight: _Flight) -> Record | None:
         """Take in what a task says; return the record where it has ended for good."""
@@ -248,6 +253,7 @@ class _Run:
         except ray.exceptions.RayTaskError as error:
             ending, said, weights = "failed", worker.in_words(error.cause or error), None
         if ending == "begun":
+            flight.began = True
             if self._executor.timeout is not None:
                 flight.deadline = time.monotonic() + self._executor.timeout
             self._begun(planned)
@@ -284,14 +290,22 @@ class _Run:
         return True
 
     def _count(self) -> None:
+        import ray
+
         found = ray_cluster.nodes()
-        room = sum(one.cells(self._executor.cpus, self._gpus) for one in found)
+        rooms = {one.node_id: one.cells(self._executor.cpus, self._gpus) for one in found}
+        room = sum(rooms.values())
         self._room = room if self._executor.in_flight is None or not room else self._executor.in_flight
         if room:
             self._alone_since = None
             self._executor.room_is(min(room, self._room))
-        self._largest = max((one.memory for one in found), default=0)
+        self._largest = max((one.memory for one in found if rooms[one.node_id]), default=0)
         self._counted = time.monotonic()
+        for one, flight in list(self._flights.items()):
+            if not flight.began and 0 < self._largest < flight.memory:
+                del self._flights[one]  # the node that had so much is lost, and it would wait for it for ever
+                ray.cancel(one, force=True)
+                self._again.append(flight.planned)
 
     def _point(self, cell_id: str) -> Any:
         """Return the shared object of stored weights; the last few are kept, since probes read the same ones."""

@@ -6,6 +6,7 @@ from there, so that what was done while nobody listened is not lost.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from qbench.store.folder import RunFolder
 from qbench.store.schema import CorruptRecordError, parse_record
 
 _PIECE = 16 << 20
+_OF_A_PROCESS = {"data", "memory", "reference"}
 # Where an object is there when its upload has ended, and not before: nothing has to be renamed.
 _OBJECT_STORES = {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oci", "oss", "r2", "s3", "s3a"}
 
@@ -43,7 +45,7 @@ class Spool:
         self.url = url
         try:
             self._fs, root = url_to_fs(url)
-        except (ImportError, ValueError, OSError) as error:
+        except Exception as error:  # of whatever package stands behind a protocol
             raise QBenchError(f"--spool {url}: {str(error).partition(chr(10))[0]}") from error
         self._root = str(root).rstrip("/")
         protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
@@ -83,7 +85,7 @@ class Spool:
             names = self._fs.ls(f"{self._root}/records", detail=False)
         except FileNotFoundError:
             return set()
-        except OSError as error:
+        except Exception as error:  # of whatever package
             raise StoreError(f"cannot read {self.url}: {error}") from error
         found = (str(name).rpartition("/")[2] for name in names)
         return {name.removesuffix(".json") for name in found if name.endswith(".json") and not name.startswith(".")}
@@ -119,7 +121,7 @@ class Spool:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except Exception as error:  # of whatever package
             raise StoreError(f"cannot read {self.url}: {error}") from error
 
     def _write(self, name: str, data: bytes | Path) -> None:
@@ -141,8 +143,32 @@ class Spool:
                 self._fs.put_file(str(data), to)
             if to != path:
                 self._fs.mv(to, path)
-        except OSError as error:
+        except Exception as error:  # of whatever package
             raise UnwritableError(f"cannot write {self.url}/{name}: {error}") from error
+
+
+def shared_place(given: str) -> str:
+    """Return a spool that means the same on every machine: a path from the root, or a URL.
+
+    Raises
+    ------
+    QBenchError
+        It is neither, or means something else in every process.
+    UnwritableError
+        It is a folder that cannot be written.
+    """
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", given)
+    if not given or (scheme is not None and not given.startswith(f"{scheme[0]}//")):
+        raise QBenchError(f"--spool {given!r} is neither a folder nor a URL (allowed: a path, or s3://bucket/folder)")
+    if scheme is not None and scheme[1].lower() in _OF_A_PROCESS:
+        raise QBenchError(f"--spool {given}: other machines do not see it (allowed: a path, or s3://bucket/folder)")
+    if scheme is not None:
+        Spool(given)
+        return given
+    folder = Path(given).absolute()
+    for name in ("records", "weights"):
+        atomic.require_writable(folder / name)
+    return str(folder)
 
 
 def collect(spool: Spool, todo: Iterable[PlannedCell], folder: RunFolder) -> int:

@@ -280,7 +280,7 @@ def test_a_run_waits_for_nodes_when_all_are_lost(toys: ModuleType, tmp_path: Pat
 
 
 def test_a_cell_that_no_node_has_room_for_is_told_of(cluster: Any, toys: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(QBenchError, match=r"^a cell takes 64 CPUs, and no node of the cluster has them \(--cpus-per-"):
+    with pytest.raises(QBenchError, match=r"^a cell takes 64 CPUs, and no node of the cluster has that \(--cpus-per-"):
         go([cell(toys)], tmp_path / "run", on(cluster, cpus=64))
 
 
