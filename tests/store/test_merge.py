@@ -44,7 +44,7 @@ def files(path: Path) -> dict[str, bytes]:
     return {
         one.relative_to(path).as_posix(): one.read_bytes()
         for one in sorted(path.rglob("*"))
-        if one.is_file() and one.name != ".lock"
+        if one.is_file() and not one.name.startswith(".")
     }
 
 
