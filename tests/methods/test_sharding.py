@@ -109,7 +109,7 @@ def test_ranks_find_what_one_process_finds(
             scale = torch.cat([piece["scale"] for piece in pieces])
         torch.testing.assert_close(scale, wanted["scale"], rtol=1e-2 if rough and not half else 1e-4, atol=0)
         moved = [piece["details"]["moved_l1"] for piece in pieces]
-        assert moved[0] == moved[1] == pytest.approx(wanted["details"]["moved_l1"], rel=5e-2 if rough else 1e-4)
+        assert moved[0] == moved[1] == pytest.approx(wanted["details"]["moved_l1"], rel=1e-1 if rough else 1e-4)
 
 
 def test_something_is_trained(ranks: list[dict[str, Any]], subject: ModuleType) -> None:
