@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from qbench.errors import QBenchError
-from qbench.runner import ray_cell
+from qbench.runner import node_hours, ray_cell
+from qbench.runner.node_hours import Demand, at_once
 from qbench.runner.process import worker_environment
 
 _LOOK_SECONDS, _LISTEN_SECONDS = 120.0, 10.0
-_SLACK = 1e-6  # ten tenths are one
 LOCAL = "local"
 """The address of a cluster that is started on this machine, and ends with the run."""
 
@@ -52,8 +52,7 @@ class Node:
 
     def cells(self, cpus: float, gpus: float) -> int:
         """Return how many cells that take so much have room on it."""
-        room = [have / takes for have, takes in ((self.cpus, cpus), (self.gpus, gpus)) if takes]
-        return int(min(room) + _SLACK)
+        return at_once(Demand(cpus, gpus), node_hours.Node(self.cpus, self.gpus, self.memory))
 
 
 def require_ray() -> None:
