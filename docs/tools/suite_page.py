@@ -13,6 +13,7 @@ _WORDS = {
     "whole_number": "whole number",
     "switch": "`true` or `false`",
     "Granularity": "`per_tensor`, `per_channel`, `{per_group: N}` or `{per_block: [R, C]}`",
+    "LayerBits": "`{LAYER: BITS, ...}`, see [mixed precision](quantizers.md#mixed-precision)",
     "Activations": "mapping, see [inputs](#inputs-of-the-layers)",
     "ThreeTexts": "`three_texts` or `wikipedia`",
     "NamedText": "`wikitext2`, `c4` or `{set: NAME, folder: PATH}`",

@@ -10,6 +10,7 @@ from pydantic import model_validator
 from qbench.quant.grid import Convention, IntegerGrid
 from qbench.quantizers.activations import Activations
 from qbench.quantizers.granularity import Granularity, GranularityField
+from qbench.quantizers.layer_bits import LayerBitsField
 from qbench.spec import Spec
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class Quantizer(Spec):
         ``8bit``, on the same grid in 8 bits; ``float``, left in floating point and counted so in effective bits.
     activations : Activations or None
         How the inputs of the quantized layers are quantized; None where they are left as they are.
+    layer_bits : LayerBits or None
+        Bits of single layers' weights in place of the cell's: a mapping of their names, or of shell patterns that fit
+        names, to bits. The first one that fits a layer counts, one that fits none is an error, and what ``first_last``
+        says of the first and the last layer goes before.
     allowed_bits : sequence of int
         The bits that its grid has; a cell with others is skipped.
     fixed_scales : str or None
@@ -60,6 +65,7 @@ class Quantizer(Spec):
         "qbench.quant.ste",
         "qbench.quantizers.activations",
         "qbench.quantizers.granularity",
+        "qbench.quantizers.layer_bits",
         "qbench.quantizers.layout",
         "qbench.quantizers.range_search",
     )
@@ -71,11 +77,15 @@ class Quantizer(Spec):
     granularity: GranularityField = Granularity(kind="per_channel")
     first_last: Literal["same", "8bit", "float"] = "same"
     activations: Activations | None = None
+    layer_bits: LayerBitsField | None = None
 
     @model_validator(mode="after")
-    def _a_policy_needs_its_grid(self) -> Self:
+    def _other_bits_need_their_grid(self) -> Self:
         if self.first_last == "8bit" and (reason := self.refuses(8)) is not None:
             raise ValueError(f"first_last 8bit is not to be had: {reason}; same and float are")
+        for pattern, bits in () if self.layer_bits is None else self.layer_bits.patterns:
+            if (reason := self.refuses(bits)) is not None:
+                raise ValueError(f"layer_bits of {pattern!r} are not to be had: {reason}")
         return self
 
     def label(self) -> str:

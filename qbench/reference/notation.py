@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from qbench.suite.bounds import MAX_BITS, MIN_BITS
+from qbench.suite.limits import MAX_KEY
 from qbench.tasks.corpus import SOURCES
 from qbench.tasks.images import NAMED
 from qbench.tasks.text_sets import SETS
@@ -42,12 +44,23 @@ def _mapping(key: str, value: Json, **others: Json) -> Json:
 _SIZE: Json = {"type": "integer", "minimum": 1}
 _TILE: Json = {"type": "array", "items": _SIZE, "minItems": 2, "maxItems": 2}
 _IMAGES: Json = {"enum": sorted(NAMED)}
+_BITS: Json = {"type": "integer", "minimum": MIN_BITS, "maximum": MAX_BITS}
+_PATTERN: Json = {"type": "string", "minLength": 1, "maxLength": MAX_KEY}
 
 WRITTEN: dict[str, list[Json]] = {
     "Granularity": [
         {"enum": ["per_tensor", "per_channel"]},
         _mapping("per_group", {"description": "Consecutive inputs of a row that share a scale.", **_SIZE}),
         _mapping("per_block", {"description": "Rows and inputs of a tile that shares a scale.", **_TILE}),
+    ],
+    "LayerBits": [
+        {"type": "object", "propertyNames": _PATTERN, "additionalProperties": _BITS, "minProperties": 1},
+        {
+            "description": "As records have it.",
+            "type": "array",
+            "items": {"type": "array", "items": [_PATTERN, _BITS], "minItems": 2, "maxItems": 2},
+            "minItems": 1,
+        },
     ],
     "ThreeTexts": [
         {"enum": ["three_texts", "wikipedia"]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -165,16 +166,23 @@ def stored_bits(solution: Solution) -> tuple[int, int]:
 
 
 def grids(problem: Problem) -> str:
-    """Return what the layers' levels are, such as ``symmetric full_range``, and which layers have others."""
+    """Return what the layers' levels are, such as ``symmetric full_range``, and which layers have others.
+
+    With ``layer_bits`` layers are counted instead: ``symmetric full_range (layers of 2 bits: 17, 3 bits: 3)``.
+    """
     kinds: dict[str, list[str]] = {}
     for layer in problem.layers:
         levels = layer.grid.levels
         kinds.setdefault(f"{levels.describe()}|{levels.bits}", []).append(layer.name)
     most = max(kinds, key=lambda kind: len(kinds[kind]))
     text = most.partition("|")[0]
-    for kind, names in kinds.items():
-        if kind != most:
-            text += f"; {', '.join(names)}: {kind.rpartition('|')[2]} bits"
+    if any(layer.quantizer is not None and layer.quantizer.layer_bits is not None for layer in problem.layers):
+        counts = Counter(layer.grid.levels.bits for layer in problem.layers)
+        text += f" (layers of {', '.join(f'{bits} bits: {counts[bits]}' for bits in sorted(counts))})"
+    else:
+        for kind, names in kinds.items():
+            if kind != most:
+                text += f"; {', '.join(names)}: {kind.rpartition('|')[2]} bits"
     kept = problem.layers[-1].grid.scale_format.name
     return text if kept == FLOAT32.name else f"{text}; scales in {kept}"
 

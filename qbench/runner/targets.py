@@ -32,7 +32,7 @@ class GridPlace:
     weight : Tensor of shape (rows, columns)
         Full precision.
     bits : int
-        Bits a code: the cell's, or those of a first or last layer.
+        Bits a code: the cell's, or the layer's own.
     """
 
     name: str
@@ -50,14 +50,15 @@ def make_problem(task: Any, model: nn.Module, cell: Cell, grid_of: Callable[[Gri
     model : nn.Module
         The task's own or a copy.
     cell : Cell
-        Its quantizer tells what becomes of the first and the last layer.
+        Its quantizer tells which layers are not on the cell's bits, or in floating point.
     grid_of : callable
         The grid of a layer.
 
     Raises
     ------
     CellError
-        The blocks hold no layer that can be quantized, or a layer's grid cannot be laid.
+        The blocks hold no layer that can be quantized, a pattern of ``layer_bits`` fits none, or a layer's grid cannot
+        be laid.
     """
     found = (Block(block, targets) for block, targets in _targets(task, model, cell, grid_of))
     blocks = [block for block in found if block.layers]
@@ -90,7 +91,7 @@ def block_layers(
     model : nn.Module
         The weights of this block are there; those of others need not be.
     cell : Cell
-        Its quantizer tells what becomes of the first and the last layer.
+        Its quantizer tells which layers are not on the cell's bits, or in floating point.
     index : int
         The block's place.
     grid_of : callable
@@ -99,7 +100,7 @@ def block_layers(
     Raises
     ------
     CellError
-        A layer's grid cannot be laid.
+        A pattern of ``layer_bits`` fits no layer, or a layer's grid cannot be laid.
     """
     return next(targets for _, targets in islice(_targets(task, model, cell, grid_of, index), index, None))
 
@@ -153,9 +154,12 @@ def _bits_by_layer(task: Any, model: nn.Module, cell: Cell) -> dict[str, int | N
     """Return the bits of each layer; None for one that stays in floating point."""
     names = [name for _, layers in _matrix_layers(task, model) for name, _ in layers]
     found: dict[str, int | None] = dict.fromkeys(names, cell.bits or 0)
-    policy = cell.quantizer.first_last if isinstance(cell.quantizer, Quantizer) else "same"
-    if names and policy != "same":
-        found[names[0]] = found[names[-1]] = 8 if policy == "8bit" else None
+    if not isinstance(cell.quantizer, Quantizer):
+        return found
+    if cell.quantizer.layer_bits is not None:
+        found |= cell.quantizer.layer_bits.of(names)
+    if names and cell.quantizer.first_last != "same":
+        found[names[0]] = found[names[-1]] = 8 if cell.quantizer.first_last == "8bit" else None
     return found
 
 

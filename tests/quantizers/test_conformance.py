@@ -47,7 +47,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "nvfp4": [{}],
     "kmeans": [{}, {"iterations": 3}],
 }
-SHARED = {"name", "granularity", "first_last", "activations", "symmetric", "convention"}
+SHARED = {"name", "granularity", "first_last", "activations", "layer_bits", "symmetric", "convention"}
 ROWS, COLUMNS = 6, 20
 
 each_quantizer = pytest.mark.parametrize("name", OPTIONS)
