@@ -307,6 +307,8 @@ PROBES = Registry(
         "inward": "qbench.geometry.inward:Inward",
         "segments": "qbench.geometry.segments:Segments",
         "codewords": "qbench.geometry.codewords:Codewords",
+        "margin": "qbench.geometry.margin:Margin",
+        "layer_margins": "qbench.geometry.margin:LayerMargins",
     },
     base="qbench.geometry.base:Probe",
     needs=("measure",),
