@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Kind = Literal["matched", "second_order"]
-"""``matched`` stands for rounding to nearest, ``second_order`` for rounding that hands its errors on to later columns."""
+"""``matched`` stands for rounding to nearest, ``second_order`` for rounding that hands errors on to later columns."""
 
 
 @dataclass(frozen=True)
