@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from qbench.spec import Spec
 
@@ -22,7 +22,12 @@ class Probe(Spec):
         What batch norms are at each point that is measured. ``keep``: a point's own statistics, where its cell brings
         some, and otherwise those of the full-precision model; ``recalibrate``: estimated again on the calibration
         images, at every point alike, so that a loss is the weights' own.
+    streams : bool
+        Whether it can measure a model of which one block at a time is in memory; such a one is a
+        `qbench.geometry.margin.MovingProbe`.
     """
+
+    streams: ClassVar[bool] = False
 
     points: tuple[str, ...] = ()
     bn: Literal["keep", "recalibrate"] = "keep"

@@ -13,17 +13,6 @@ if TYPE_CHECKING:
     from qbench.geometry.scene import Findings, Scene
     from qbench.geometry.stand_in import Move
 
-_SOURCES = ("qbench.geometry.moved", "qbench.geometry.sampled_loss", "qbench.geometry.stand_in")
-_SECOND_ORDER = (
-    "qbench.geometry.second_order",
-    "qbench.methods.block_calls",
-    "qbench.methods.gptq_scales",
-    "qbench.methods.gptq_solver",
-    "qbench.methods.matrices",
-    "qbench.methods.sequential",
-    "qbench.methods.stage",
-)
-
 
 class MovingProbe(Probe):
     """Base of the probes that move weights by random errors as large as their rounding errors.
@@ -35,6 +24,21 @@ class MovingProbe(Probe):
     draws : int
         Random errors of each kind.
     """
+
+    sources: ClassVar[tuple[str, ...]] = (
+        "qbench.geometry.moved",
+        "qbench.geometry.places",
+        "qbench.geometry.sampled_loss",
+        "qbench.geometry.second_order",
+        "qbench.geometry.stand_in",
+        "qbench.methods.block_calls",
+        "qbench.methods.gptq_scales",
+        "qbench.methods.gptq_solver",
+        "qbench.methods.matrices",
+        "qbench.methods.ordered_grid",
+        "qbench.methods.sequential",
+        "qbench.methods.stage",
+    )
 
     streams: ClassVar[bool] = True
 
@@ -73,8 +77,6 @@ class Margin(MovingProbe):
     GPTQ does (see `qbench.geometry.second_order`). No derivative is taken: there are forward passes only.
     """
 
-    sources: ClassVar[tuple[str, ...]] = (*_SOURCES, *_SECOND_ORDER)
-
     calibration: Annotated[int, Field(ge=1)] = 4096
 
     @property
@@ -105,8 +107,6 @@ class LayerMargins(MovingProbe):
     -----
     Errors are the ``matched`` ones of `Margin`.
     """
-
-    sources: ClassVar[tuple[str, ...]] = (*_SOURCES, *_SECOND_ORDER, "qbench.geometry.places")
 
     budget: Annotated[int, Field(ge=1)] = 1024
     draws: Annotated[int, Field(ge=1, le=64)] = 1

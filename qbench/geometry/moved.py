@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from qbench.geometry.sampled_loss import excess, sample_of, sampled_losses
 from qbench.geometry.scene import Findings, Scene
-from qbench.geometry.second_order import HandedOn, handed_on
+from qbench.geometry.second_order import HandedOn, few_of, handed_on
 from qbench.geometry.stand_in import Move, matched, shrinkage
 from qbench.seeds import derive_seed
 
@@ -55,20 +56,28 @@ def measure_moves(probe: MovingProbe, scene: Scene) -> Findings:
 
     full = scene.remember(("sampled", probe.budget), lambda: losses(scene.full))
     moves = probe.moves(tuple(scene.full))
-    found = {move: losses(moved(move)) for own in moves.values() for move in own}
+    found = {move: losses(moved(move)) for move in each_once(moves)}
     sizes = Sizes()
     for name, weight in scene.full.items():
         sizes.add(name, weight, error[name])
     return findings(moves, found, full, sizes, sample.tokens)
 
 
+def each_once(moves: Mapping[str, list[Move]]) -> list[Move]:
+    """Return all moves; one that has two names is there once."""
+    return list(dict.fromkeys(move for own in moves.values() for move in own))
+
+
 def _handed_on(scene: Scene, tokens: int) -> Mapping[str, HandedOn]:
     if not tokens:
         return {}
+
+    def make() -> Mapping[str, HandedOn]:
+        problem = scene.problem
+        return handed_on(replace(problem, calibration=few_of(problem.calibration, problem.tokens_of, tokens)))
+
     size = sum(weight.shape[1] ** 2 * weight.element_size() for weight in scene.full.values())
-    if size > _MOST_KEPT:
-        return handed_on(scene.problem, tokens)
-    return scene.remember(("handed on", tokens), lambda: handed_on(scene.problem, tokens))
+    return make() if size > _MOST_KEPT else scene.remember(("handed on", tokens), make)
 
 
 def drawn(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 _IN_BLOCK = re.compile(r"(?P<block>.*?\b\d+)\.(?P<kind>.+)")
+_NUMBER = re.compile(r"\b\d+\b")
 
 
 def places(layers: Sequence[str], most: int) -> dict[str, frozenset[str]]:
@@ -22,8 +23,9 @@ def places(layers: Sequence[str], most: int) -> dict[str, frozenset[str]]:
     -------
     dict of str to frozenset of str
         The layers of each place. Each layer is a place of its own where they are few enough. Otherwise a run of blocks
-        is one (``model.layers.0``, or ``model.layers.0..model.layers.1``), and so is each kind of layer that more than
-        one block has (``*.mlp.down_proj``): every layer lies in one of the former and, mostly, in one of the latter.
+        is one (``model.layers.0``, or ``model.layers.0..model.layers.1``), and so is each kind of layer that there is
+        more than once (``*.mlp.down_proj``, or ``*.experts.*.down_proj`` for all experts of all blocks): every layer
+        lies in one of the former and, mostly, in one of the latter.
     """
     if len(layers) <= most:
         return {name: frozenset({name}) for name in layers}
@@ -48,7 +50,8 @@ def places(layers: Sequence[str], most: int) -> dict[str, frozenset[str]]:
 def parts(layer: str) -> tuple[str, str]:
     """Return the block and the kind of a layer: ``model.layers.3.mlp.down_proj`` is of ``model.layers.3``.
 
-    A layer outside of numbered blocks is a block of its own, of no kind.
+    A number in a kind is any number: experts of one block are of one kind, which would be too many otherwise. A layer
+    outside of numbered blocks is a block of its own, of no kind.
     """
     found = _IN_BLOCK.fullmatch(layer)
-    return (found["block"], found["kind"]) if found else (layer, "")
+    return (found["block"], _NUMBER.sub("*", found["kind"])) if found else (layer, "")

@@ -20,6 +20,9 @@ from qbench.seeds import derive_seed
 
 T = TypeVar("T")
 
+NOTHING_TO_LOOK_ALONG = "rounding to nearest leaves every weight as it is: there is no error to look along"
+"""What a probe says that has no direction."""
+
 Weights = dict[str, Tensor]
 """A point in weight space: each target layer's matrix of shape (rows, columns), float32, by layer name."""
 
@@ -202,7 +205,7 @@ class Scene:
         rounded = self.rounded()
         error = {name: rounded[name] - weight for name, weight in self.full.items()}
         if not any(bool(one.any()) for one in error.values()):
-            raise CellError("rounding to nearest leaves every weight as it is: there is no error to look along")
+            raise CellError(NOTHING_TO_LOOK_ALONG)
         return error
 
     def moved(self, direction: Weights, length: float) -> Weights:
@@ -249,8 +252,7 @@ class Scene:
             The weights are not finite.
         """
         for name, matrix in weights.items():
-            if not torch.isfinite(matrix).all():
-                raise CellError(f"layer {name!r} would get weights that are not finite")
+            require_finite_weights(name, matrix)
         try:
             self._write(weights)
             with torch.no_grad():
@@ -318,3 +320,9 @@ class Scene:
                 loss = share * self.task.loss(self.model, batch)
                 found += self.joined(torch.autograd.grad(loss, leaves, materialize_grads=True))
         return self.weights(found)
+
+
+def require_finite_weights(layer: str, matrix: Tensor) -> None:
+    """Raise CellError where a layer would get weights that are NaN or infinite."""
+    if not torch.isfinite(matrix).all():
+        raise CellError(f"layer {layer!r} would get weights that are not finite")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,19 +68,16 @@ class HandedOn:
         return torch.where(self.works[:, None, None], found, stacked).reshape(own.shape)
 
 
-def handed_on(problem: Problem, tokens: int) -> dict[str, HandedOn]:
+def handed_on(problem: Problem) -> dict[str, HandedOn]:
     """Return how errors reach one another in every target layer, by layer name.
 
     Parameters
     ----------
     problem : Problem
-        In full precision; it stays as it is.
-    tokens : int
-        Tokens or images of calibration data that the second moments of inputs are taken on, in whole windows.
+        In full precision, with the data that the second moments of inputs are taken on; it stays as it is.
     """
-    few = replace(problem, calibration=few_of(problem.calibration, problem, tokens))
     found: dict[str, HandedOn] = {}
-    for stage in walk(few, true_sequential=False):
+    for stage in walk(problem, true_sequential=False):
         for part, own in zip(stage.parts, stage.places(), strict=True):
             shared = _of_hessian(stage.gram.hessian[own])
             found.update((layer.name, shared) for layer in part)
@@ -97,14 +94,24 @@ def _of_hessian(hessian: Tensor) -> HandedOn:
     return HandedOn(fed.weights, order, ~fed.failed)
 
 
-def few_of(batches: Sequence[Tensor], problem: Problem, tokens: int) -> list[Tensor]:
-    """Return the first windows or images of calibration batches that hold so many tokens, at least one of them."""
+def few_of(batches: Sequence[Tensor], tokens_of: Callable[[Tensor], int], tokens: int) -> list[Tensor]:
+    """Return the first windows or images of calibration batches that hold so many tokens, at least one of them.
+
+    Parameters
+    ----------
+    batches : sequence of Tensor
+        Of the calibration split.
+    tokens_of : callable
+        Counts the tokens (or images) of a batch; all rows have as many.
+    tokens : int
+        How many are wanted; all batches where they have fewer.
+    """
     found: list[Tensor] = []
     missing = tokens
     for batch in batches:
         if missing <= 0:
             break
-        rows = math.ceil(missing / (problem.tokens_of(batch) / len(batch)))
+        rows = math.ceil(missing / (tokens_of(batch) / len(batch)))
         found.append(batch[:rows])
-        missing -= problem.tokens_of(found[-1])
+        missing -= tokens_of(found[-1])
     return found
