@@ -36,7 +36,8 @@ ROOMS = {
     "suite": GROUND | {"spec", "registry"},
     "store": GROUND | {"spec", "registry", "suite"},
     "claims": KNOWN,
-    "report": KNOWN | {"claims"},
+    "diagnosis": KNOWN | {"claims"},
+    "report": KNOWN | {"claims", "diagnosis"},
     # What is computed.
     "quant": GROUND,
     "quantizers": GROUND | {"spec", "quant"},
@@ -51,9 +52,9 @@ ROOMS = {
     # Where both meet.
     "reference": GROUND | {"spec", "registry", "suite", "tasks"},
     "doctor": KNOWN | {"runner", "tasks"},
-    "cli": KNOWN | {"doctor", "plugin", "report", "claims", "runner", "tasks", "conformance", "reference"},
+    "cli": KNOWN | {"doctor", "plugin", "report", "claims", "diagnosis", "runner", "tasks", "conformance", "reference"},
 }
-TORCH_FREE_ROOMS = GROUND | {"spec", "registry", "suite", "store", "claims", "report", "plugin", "reference", "cli"}
+TORCH_FREE_ROOMS = KNOWN | {"claims", "diagnosis", "report", "plugin", "reference", "cli"}
 HEAVY = {"torch", "torchvision", "transformers", "datasets", "lm_eval", "safetensors.torch"}
 
 MOST_LINES = 350

@@ -26,6 +26,7 @@ _BLUE, _VERMILION, _PURPLE, _GREY = "#0072B2", "#D55E00", "#CC79A7", "#777777"
 
 _PLAIN: tuple[int, ...] = (1, 0)
 _DASHED, _DOTTED, _DASH_DOT, _LONG, _SHORT = (6, 3), (2, 2), (7, 2, 2, 2), (11, 3), (4, 2)
+_NO_LINE = (0, 9)  # strokes of no length: points alone, in a frame whose other series are joined
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,15 @@ _KNOWN: dict[str, Style] = {
     "along the rounding error": Style("along the rounding error", _BLACK, _SHORT, "triangle-right"),
     "along normal noise": Style("along normal noise", _GREY, _DASH_DOT, "cross"),
     "random direction": Style("a random direction", _GREY, _DASH_DOT, "cross"),
+    # What is foretold of methods, and what they gave: of one colour, hollow and filled.
+    "rtn foretold": Style("rtn, foretold", _VERMILION, _PLAIN, "circle", hollow=True),
+    "second_order foretold": Style("second-order, foretold", _BLUE, _DASHED, "square", hollow=True),
+    "qat foretold": Style("QAT, foretold", _GREEN, _LONG, "diamond", hollow=True),
+    "rtn measured": Style("rtn, measured", _VERMILION, _NO_LINE, "triangle-up"),
+    "second_order measured": Style("second-order, measured", _BLUE, _NO_LINE, "cross"),
+    "qat measured": Style("QAT, measured", _GREEN, _NO_LINE, "triangle-right"),
+    "stand-ins": Style("random errors as large", _BLACK, _NO_LINE, "circle"),
+    "edge": Style("beyond the frame, at its edge", _GREY, _NO_LINE, "triangle-down", hollow=True),
 }
 
 _COLOURS = (_BLUE, _VERMILION, _GREEN, _PURPLE, _ORANGE, _SKY, _BLACK, _GREY)
