@@ -99,6 +99,10 @@ class LayerMargins(MovingProbe):
 
     Attributes
     ----------
+    budget : int
+        Tokens or images that losses are taken on, in whole windows spread evenly over the evaluation split.
+    draws : int
+        Random errors of each place.
     most : int
         Places that are measured at most. A model with more layers is measured block by block, and once more by kind
         of layer (all ``down_proj``, say).

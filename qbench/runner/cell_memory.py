@@ -153,8 +153,6 @@ def _framed(spec: PretrainedLM, seed: int) -> LanguageTask:
 
 
 def _of_streamed(cell: Cell, session: ShapeSession, device: str) -> tuple[int, int]:
-    method: Any = cell.method
-    shapes = streamed_memory.shapes_of(session.task(cell))
-    parts = streamed_memory.streamed_peak(shapes, None if method is None else method.calibrates_on())
+    parts = streamed_memory.peak_of(session.task(cell), cell)
     whole, beside = sum(parts.values()), parts["process"] + parts["hidden_states"]
     return beside if device == "cuda" else whole, 0 if device == "cpu" else whole - beside

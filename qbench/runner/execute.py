@@ -124,12 +124,15 @@ def _measure_fp(cell: Cell, session: Session, record: Record) -> None:
 
 
 def _measure_streamed(cell: Cell, session: Session, record: Record, weights_path: Path) -> None:
-    # Here, so that other cells do not come by it: it is in the keys of these alone.
-    from qbench.runner import streamed
+    # Here, so that other cells do not come by them: they are in the keys of these alone.
+    from qbench.runner import streamed, streamed_moves
 
-    if not cell.is_fp and (cell.procedure is None or not getattr(cell.procedure, "block_by_block", False)):
+    if not cell.is_fp and not getattr(cell.procedure, "streams" if cell.is_probe else "block_by_block", False):
         raise CellError(f"{cell.axes()['method']} needs the whole model in memory (device_map: streamed has one block)")
     task = session.task(cell)
+    if cell.is_probe:
+        streamed_moves.measure(cell, task, record, weights_path.parent)
+        return
     if cell.is_fp:
         found = streamed.measure_full_precision(cell, task, record, weights_path.parent)
     else:

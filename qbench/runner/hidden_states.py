@@ -59,6 +59,16 @@ class HiddenStates(Sequence[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
 
+    def empty(self, spill: Spill) -> HiddenStates:
+        """Return room for tensors of the same shapes.
+
+        Raises
+        ------
+        UnwritableError
+            No file can be made.
+        """
+        return spill.hold(self._shapes, self._dtype)
+
     def put(self, index: int, value: Tensor) -> None:
         """Keep a tensor in the place of the one before it.
 

@@ -67,8 +67,12 @@ STREAMED_SOURCES = (
     "qbench.runner.streamed_block",
     "qbench.runner.streamed_calls",
     "qbench.runner.streamed_evaluation",
+    "qbench.runner.streamed_grids",
 )
 """What the cells of models go through, beside that, of which one block at a time is in memory."""
+
+STREAMED_PROBE_SOURCES = ("qbench.runner.streamed_moves",)
+"""What the probes of such models go through beside all that."""
 
 SHARED_SOURCES = ("qbench.runner.meeting", "qbench.runner.rank", "qbench.runner.ranks")
 """What the cells go through, beside that, whose training several processes share."""
@@ -204,6 +208,7 @@ class _Identifier:
             sources += PROBE_SOURCES if cell.is_probe else ()
             sources += TRAJECTORY_SOURCES if cell.trajectory else ()
             sources += STREAMED_SOURCES if cell.is_streamed else ()
+            sources += STREAMED_PROBE_SOURCES if cell.is_streamed and cell.is_probe else ()
             sources += SHARED_SOURCES if cell.is_shared else ()
             self._others[ways] = self._of_sources(tuple(sorted(set(sources))))
         return self._others[ways]

@@ -42,12 +42,17 @@ def measure(
         such a model computes.
     """
     assert isinstance(cell.probe, Probe)
-    if any(layer.activations is not None for layer in problem.layers):
-        raise CellError(f"{cell.probe.name} moves weights alone, and {cell.axes()['quantizer']} quantizes inputs too")
+    require_weights_alone(cell, problem)
     read = {label: _point(label, path, problem) for label, path in points.items()}
     recalibrates = cell.probe.bn == "recalibrate"
     scene = Scene(task, problem, read, recalibrates=recalibrates, memory=memory)
     return cell.probe.measure(scene)
+
+
+def require_weights_alone(cell: Cell, problem: Problem) -> None:
+    """Raise CellError where the inputs of a probe's layers are quantized too."""
+    if cell.probe is not None and any(layer.activations is not None for layer in problem.layers):
+        raise CellError(f"{cell.probe.name} moves weights alone, and {cell.axes()['quantizer']} quantizes inputs too")
 
 
 def require_finite(found: Findings) -> None:

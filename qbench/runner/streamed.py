@@ -7,7 +7,6 @@ the method wants it, once more through the quantized ones. Those of the evaluati
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,19 +17,16 @@ from torch import Tensor, nn
 from qbench.errors import CellError
 from qbench.methods.base import Method
 from qbench.methods.layer_inputs import describe_inputs, installed, quantized_inputs
-from qbench.methods.problem import Block, Problem, Solution, TargetLayer
-from qbench.methods.sequential import full_precision_hessians
-from qbench.quant.block_grid import BlockGrid
-from qbench.quantizers.base import Quantizer
+from qbench.methods.problem import Block, Problem, Solution
 from qbench.runner import evidence, machine
 from qbench.runner.hidden_states import HiddenStates, Spill
 from qbench.runner.packed_writer import PackedWriter
-from qbench.runner.session import importance_of, lay_grid
-from qbench.runner.streamed_block import block_problem, numbered
+from qbench.runner.streamed_block import numbered
 from qbench.runner.streamed_calls import BlockCalls
 from qbench.runner.streamed_evaluation import StreamedEvaluation
+from qbench.runner.streamed_grids import BlockGrids, light
 from qbench.runner.streamed_memory import estimate
-from qbench.runner.targets import GridPlace, block_layers, left_alone, no_grid
+from qbench.runner.targets import left_alone
 from qbench.seeds import derive_seed
 from qbench.store.record import Cost, Record
 from qbench.suite.cell import Cell
@@ -132,14 +128,14 @@ class _Walk:
 
     def __init__(self, cell: Cell, task: StreamedTask, record: Record, spill: Spill, writer: PackedWriter) -> None:
         assert isinstance(cell.method, Method)
-        assert isinstance(cell.quantizer, Quantizer)
         self._cell, self._task, self._record, self._writer = cell, task, record, writer
-        self._method, self._quantizer = cell.method, cell.quantizer
+        self._method = cell.method
         self._sums = _Sums()
         record.facts = task.facts() | estimate(task, cell)
         record.cost = Cost()
         self.calls = BlockCalls(task)
         self._full = self.calls.enter(task.calibration, spill)
+        self._grids = BlockGrids(cell, task, self.calls, self._full)
         given = cell.method.calibrates_on()
         self._seen: HiddenStates | None = self.calls.enter(task.calibration, spill) if given == "quantized" else None
         started = time.monotonic()
@@ -191,40 +187,12 @@ class _Walk:
 
     def _problem(self, index: int, block: nn.Module) -> tuple[Problem, dict[str, Tensor], dict[str, Tensor]]:
         """Return what the method is to solve, the moments of the full-precision inputs, and the original weights."""
-        hessians: dict[str, Tensor] = {}
-        laid: list[str] = []
-
-        def grid_of(place: GridPlace) -> BlockGrid:
-            if self._quantizer.sees_inputs and not hessians:
-                hessians.update(self._moments(index, block))
-            importance = importance_of(hessians, place) if self._quantizer.sees_inputs else None
-            laid.append(place.name)
-            first = len(laid) == 1 and not self._sums.blocks
-            return lay_grid(self._task, self._quantizer, place, importance, twice=first)
-
-        targets = block_layers(self._task, self._task.model, self._cell, index, grid_of)
+        targets, hessians = self._grids.lay(index, block)
         if targets and not hessians:
-            hessians = self._moments(index, block)
+            hessians = self._grids.moments(index, block)
         given = self._full if self._method.calibrates_on() == "full_precision" else self._seen
-        problem = self._posed(index, block, targets, given or [])
+        problem = self._grids.posed(index, block, targets, given or [])
         return problem, hessians, {layer.name: layer.matrix().clone() for layer in targets}
-
-    def _moments(self, index: int, block: nn.Module) -> dict[str, Tensor]:
-        """Return the second moments of the inputs of all of a block's layers in the full-precision model."""
-        everything = replace(self._cell, quantizer=None, bits=None)
-        layers = block_layers(self._task, self._task.model, everything, index, lambda place: no_grid())
-        with numbered(index):
-            return full_precision_hessians(self._posed(index, block, layers, self._full))
-
-    def _posed(self, index: int, block: nn.Module, layers: Sequence[TargetLayer], hidden: Sequence[Tensor]) -> Problem:
-        # Not through this object: who has it must not reach the evaluation windows by it.
-        label, seed = self._cell.model.label(), self._cell.seed
-        return block_problem(
-            self.calls.rests(index),
-            Block(block, tuple(layers)),
-            hidden,
-            lambda purpose: derive_seed(purpose, label, seed),
-        )
 
     def _solved(self, problem: Problem, index: int) -> Solution:
         if not self._sums.blocks:
@@ -258,9 +226,4 @@ class _Walk:
         layers = problem.layers
         self._writer.add(solution, {one.name: one.activations for one in layers if one.activations is not None})
         # Their grids' parameters are in the packed file, and are not needed any more.
-        light = tuple(replace(one, grid=_light(one.grid)) for one in layers)
-        self._sums.blocks.append(Block(problem.blocks[0].module, light))
-
-
-def _light(grid: BlockGrid) -> BlockGrid:
-    return replace(grid, scale=torch.empty(0), zero_point=torch.empty(0), table=None)
+        self._sums.blocks.append(Block(problem.blocks[0].module, tuple(light(one) for one in layers)))

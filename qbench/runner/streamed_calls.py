@@ -72,8 +72,8 @@ class BlockCalls:
         assert found is not None
         return found
 
-    def advance(self, index: int, block: nn.Module, hidden: HiddenStates) -> None:
-        """Put what a block makes of hidden states in their place.
+    def advance(self, index: int, block: nn.Module, hidden: HiddenStates, *, into: HiddenStates | None = None) -> None:
+        """Put what a block makes of hidden states in their place, or elsewhere.
 
         Parameters
         ----------
@@ -83,10 +83,12 @@ class BlockCalls:
             The block, with the weights it is to have.
         hidden : HiddenStates
             What goes into it.
+        into : HiddenStates, optional
+            Where to put what comes out of it.
         """
-        rest_of = self.rests(index)
+        rest_of, after = self.rests(index), hidden if into is None else into
         for place, given in enumerate(hidden):
-            hidden.put(place, run(block, given, rest_of(given)))
+            after.put(place, run(block, given, rest_of(given)))
 
     def rests(self, index: int) -> Callable[[Tensor], Rest]:
         """Return what tells what a block is called with beside hidden states.

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from qbench.geometry.margin import MovingProbe
+from qbench.geometry.moved import each_once
+from qbench.geometry.sampled_loss import sample_of
+from qbench.geometry.second_order import few_of
+from qbench.methods.base import Method
 from qbench.methods.matrices import is_matrix_layer, to_matrix
+from qbench.quantizers.base import Quantizer
 from qbench.runner.hidden_states import IN_MEMORY
 from qbench.runner.memory import PROCESS
+from qbench.runner.targets import make_problem, no_grid
 from qbench.suite.cell import Cell
 from qbench.tasks.streamed_model import StreamedTask
 
@@ -16,6 +23,7 @@ _FLOAT = 4  # bytes of a float32, in which layers are solved
 _STAGE_COPIES = 10  # of the weights of layers that are solved together: original, errors, values, codes, their parts
 _HESSIAN_COPIES = 6  # of a Hessian: ordered, damped, factored, turned around
 _RANGE_COPIES = 8  # of a layer's weight, while a range is chosen for it or its levels are counted
+_LOADED = 2  # of a block: it is read from pages of its file, which count as long as they are in use
 _WIDE, _NARROW = 4, 10  # tensors of the widest and of the hidden size that a block holds while it runs
 
 
@@ -70,28 +78,91 @@ def streamed_peak(shapes: Shapes, inputs: str | None) -> dict[str, int]:
         streams.append(shapes.calibration[1])
     if inputs == "quantized":
         streams.append(shapes.calibration[1])
-    width = shapes.hidden_size * shapes.itemsize
-    tokens = max(shapes.calibration[0] if inputs is not None else 0, shapes.evaluation[0])
-    widest = max([*(max(matrix) for matrix in shapes.matrices), shapes.hidden_size])
-    running = tokens * shapes.itemsize * (_WIDE * widest + _NARROW * shapes.hidden_size)
-    # A block is read from pages of its file, which count as long as they are in use.
-    loaded = 2 * shapes.block
+    running = _running(shapes, max(shapes.calibration[0] if inputs is not None else 0, shapes.evaluation[0]))
+    loaded = _LOADED * shapes.block
     phases = {"moments": 0, "solving": 0, "deploying": loaded + running, "loss": _logits(shapes)}
     if inputs is not None:
-        weights = _FLOAT * sum(rows * columns for rows, columns in shapes.matrices)
-        largest = _FLOAT * max(rows * columns for rows, columns in shapes.matrices)
-        hessians = _FLOAT * sum(columns * columns for _, columns in shapes.matrices)
+        weights, largest, hessians = _layers(shapes)
         kept = weights + hessians  # the originals, and the moments of the full-precision model
         phases["moments"] = loaded + hessians + _measuring(shapes) + running
         phases["solving"] = loaded + kept + weights + _solving(shapes, inputs, hessians, running, largest)
         phases["deploying"] += kept + weights + _RANGE_COPIES * largest
+    return _parts(shapes, streams, phases)
+
+
+@dataclass(frozen=True)
+class MovedShapes:
+    """What the memory of a probe depends on, beside, that moves weights.
+
+    Attributes
+    ----------
+    moves : int
+        Each has hidden states of its own.
+    sample, few : tuple of int
+        Tokens of the largest batch, and of all batches, of the evaluation windows that losses are taken on, and of the
+        calibration windows that second moments are; (0, 0) where there are none.
+    sees_inputs : bool
+        Whether the quantizer does, on all calibration windows.
+    """
+
+    moves: int
+    sample: tuple[int, int]
+    few: tuple[int, int]
+    sees_inputs: bool
+
+
+def moved_peak(shapes: Shapes, moved: MovedShapes) -> dict[str, int]:
+    """Return the most memory that a streamed cell takes whose probe moves weights, part by part.
+
+    Parameters
+    ----------
+    shapes : Shapes
+        Of the model and its data.
+    moved : MovedShapes
+        Of the probe.
+
+    Returns
+    -------
+    dict of str to int
+        Bytes, as `streamed_peak` has them. ``solving`` is what hands errors on, ``deploying`` is what moves.
+    """
+    seen = max(moved.few[0], shapes.calibration[0] if moved.sees_inputs else 0)
+    calibration = moved.few[1] + (shapes.calibration[1] if moved.sees_inputs else 0)
+    own = replace(shapes, calibration=(seen, calibration), evaluation=moved.sample)
+    streams = [moved.few[1], calibration - moved.few[1], *[moved.sample[1]] * (1 + moved.moves)]
+    running, loaded = _running(own, max(seen, moved.sample[0])), _LOADED * shapes.block
+    weights, largest, hessians = _layers(shapes)
+    kept = loaded + 2 * weights + (hessians if moved.few[1] else 0)  # the originals, their errors, and the factors
+    widest = _FLOAT * max(columns * columns for _, columns in shapes.matrices)
+    phases = {
+        "moments": loaded + hessians + _measuring(own) + running if seen else 0,
+        "solving": kept + hessians + max(running + _measuring(own), _HESSIAN_COPIES * widest) if moved.few[1] else 0,
+        "deploying": kept + max(running, _RANGE_COPIES * largest),
+        "loss": _logits(own),
+    }
+    return _parts(own, streams, phases)
+
+
+def _parts(shapes: Shapes, streams: Sequence[int], phases: dict[str, int]) -> dict[str, int]:
     most = max(phases, key=lambda phase: phases[phase])
     return {
         "process": PROCESS,
         "outside_blocks": shapes.outside,
-        "hidden_states": _in_memory([stream * width for stream in streams]),
+        "hidden_states": _in_memory([stream * shapes.hidden_size * shapes.itemsize for stream in streams]),
         **{phase: size if phase == most else 0 for phase, size in phases.items()},
     }
+
+
+def _running(shapes: Shapes, tokens: int) -> int:
+    """Return what a block holds while it runs on so many tokens."""
+    widest = max([*(max(matrix) for matrix in shapes.matrices), shapes.hidden_size])
+    return tokens * shapes.itemsize * (_WIDE * widest + _NARROW * shapes.hidden_size)
+
+
+def _layers(shapes: Shapes) -> tuple[int, int, int]:
+    """Return the bytes of a block's weights, of its largest layer and of its Hessians in float32."""
+    sizes = [_FLOAT * rows * columns for rows, columns in shapes.matrices]
+    return sum(sizes), max(sizes), _FLOAT * sum(columns * columns for _, columns in shapes.matrices)
 
 
 def _measuring(shapes: Shapes) -> int:
@@ -132,8 +203,6 @@ def shapes_of(task: StreamedTask) -> Shapes:
     _, block = max(blocks, key=lambda pair: _bytes(pair[1].parameters()))
     layers = [module for module in block.modules() if is_matrix_layer(module)]
     config: Any = task.model.config
-    calibration = [batch.numel() for batch in task.calibration]
-    evaluation = [batch.numel() for batch in task.evaluation_batches()]
     return Shapes(
         outside=_bytes(outside),
         block=_bytes(block.parameters()),
@@ -141,9 +210,30 @@ def shapes_of(task: StreamedTask) -> Shapes:
         itemsize=next(block.parameters()).element_size(),
         hidden_size=int(config.hidden_size),
         vocabulary=task.vocab_size,
-        calibration=(max(calibration), sum(calibration)),
-        evaluation=(max(evaluation), sum(evaluation)),
+        calibration=_tokens(task.calibration),
+        evaluation=_tokens(task.evaluation_batches()),
     )
+
+
+def peak_of(task: StreamedTask, cell: Cell) -> dict[str, int]:
+    """Return the most memory that a cell of a streamed model takes, as `streamed_peak` has it."""
+    shapes, method = shapes_of(task), cell.method
+    if not isinstance(cell.probe, MovingProbe):
+        assert method is None or isinstance(method, Method)
+        return streamed_peak(shapes, None if method is None else method.calibrates_on())
+    layers = make_problem(task, task.model, cell, lambda place: no_grid()).layers
+    moves = each_once(cell.probe.moves(tuple(layer.name for layer in layers)))
+    tokens = cell.probe.calibration_tokens
+    few = few_of(task.calibration, task.tokens_of, tokens) if tokens else []
+    sees_inputs = isinstance(cell.quantizer, Quantizer) and cell.quantizer.sees_inputs
+    sample = _tokens(sample_of(task, cell.probe.budget).batches)
+    return moved_peak(shapes, MovedShapes(len(moves), sample, _tokens(few), sees_inputs))
+
+
+def _tokens(batches: Sequence[Any]) -> tuple[int, int]:
+    """Return the tokens of the largest batch, and of all."""
+    counts = [batch.numel() for batch in batches]
+    return max(counts, default=0), sum(counts)
 
 
 def estimate(task: StreamedTask, cell: Cell) -> dict[str, Any]:
@@ -151,8 +241,7 @@ def estimate(task: StreamedTask, cell: Cell) -> dict[str, Any]:
 
     On a GPU this is the memory of the device, which has neither the process nor hidden states.
     """
-    method: Any = cell.method
-    parts = streamed_peak(shapes_of(task), None if method is None else method.calibrates_on())
+    parts = peak_of(task, cell)
     if not task.device.startswith("cpu"):
         del parts["process"], parts["hidden_states"]
     return {"device_map": "streamed", "memory_estimate_bytes": sum(parts.values())}

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from qbench.tasks.image_task import ImageTask
     from qbench.tasks.language import LanguageTask
 
-_BLOCK_BY_BLOCK = "rtn, gptq"
+_BLOCK_BY_BLOCK, _STREAMING = "rtn, gptq", "margin, layer_margins"
 
 
 class ModelSpec(Spec):
@@ -68,15 +68,15 @@ class ModelSpec(Spec):
         return ("loss",) if self.is_streamed() else self.metrics
 
     def refuses_method(self, method: Spec) -> str | None:
-        """Return why a method cannot be used on the model.
+        """Return why a method or a probe cannot be used on the model.
 
         It does something about batch norm, and the model is known to have none; or it needs the whole model, of which
         one block at a time is in memory.
         """
-        if self.is_streamed() and not getattr(method, "block_by_block", False):
-            return (
-                f"{method.name} needs the whole model in memory (allowed for device_map: streamed: {_BLOCK_BY_BLOCK})"
-            )
+        is_probe = hasattr(method, "streams")
+        if self.is_streamed() and not getattr(method, "streams" if is_probe else "block_by_block", False):
+            allowed = _STREAMING if is_probe else _BLOCK_BY_BLOCK
+            return f"{method.name} needs the whole model in memory (allowed for device_map: streamed: {allowed})"
         bn: Any = getattr(method, "bn", "keep")
         if bn == "keep" or self.has_batch_norm():
             return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from qbench.geometry.base import Probe
 from qbench.methods.base import Method
 from qbench.quantizers.absmax import AbsMax
 from qbench.quantizers.base import Quantizer
@@ -91,6 +92,11 @@ class Both:
         cell = Cell(self.spec(device_map), *quantized, 0, ("loss",))
         return execute(PlannedCell(cell, {}, "0" * 64), "test", self._sessions[device_map], self.weights(device_map))
 
+    def probe(self, device_map: str, probe: Probe, grid: Quantizer = GRID, bits: int = 3) -> Record:
+        """Execute the cell of a probe."""
+        cell = Cell(self.spec(device_map), grid, bits, None, 0, ("loss",), probe=probe)
+        return execute(PlannedCell(cell, {}, "0" * 64), "test", self._sessions[device_map], self.weights(device_map))
+
     def weights(self, device_map: str) -> Path:
         """Return where the packed weights go."""
         return self.folder.parent / f"{device_map}.safetensors"
@@ -98,13 +104,23 @@ class Both:
     def require_same(self, method: Method | None, grid: Quantizer = GRID, bits: int = 3) -> Record:
         """Execute a cell both ways; all that they say must be the same but for what they cost."""
         whole, streamed = (self.run(device_map, method, grid, bits) for device_map in ("whole", "streamed"))
-        assert whole.status == streamed.status == "ok", (whole.reason, streamed.reason, streamed.facts.get("traceback"))
-        assert streamed.facts.pop("device_map") == "streamed"
-        assert streamed.facts.pop("memory_estimate_bytes") > 0
-        whole.facts.pop("memory_estimate_bytes", None)  # of another way to the same numbers
-        for part in ("metrics", "documents", "layers", "effective_bits", "weights_sha256", "facts", "traces"):
-            assert getattr(streamed, part) == getattr(whole, part), part
-        assert streamed.cost.calibration_tokens == whole.cost.calibration_tokens
+        _require_same(whole, streamed)
         if method is not None:
             assert self.weights("streamed").read_bytes() == self.weights("whole").read_bytes()
         return streamed
+
+    def require_same_probe(self, probe: Probe, grid: Quantizer = GRID, bits: int = 3) -> Record:
+        """Execute the cell of a probe both ways, likewise."""
+        whole, streamed = (self.probe(device_map, probe, grid, bits) for device_map in ("whole", "streamed"))
+        _require_same(whole, streamed)
+        return streamed
+
+
+def _require_same(whole: Record, streamed: Record) -> None:
+    assert whole.status == streamed.status == "ok", (whole.reason, streamed.reason, streamed.facts.get("traceback"))
+    assert streamed.facts.pop("device_map") == "streamed"
+    assert streamed.facts.pop("memory_estimate_bytes") > 0
+    whole.facts.pop("memory_estimate_bytes", None)  # of another way to the same numbers
+    for part in ("metrics", "documents", "layers", "effective_bits", "weights_sha256", "facts", "traces"):
+        assert getattr(streamed, part) == getattr(whole, part), part
+    assert streamed.cost.calibration_tokens == whole.cost.calibration_tokens

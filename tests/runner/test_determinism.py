@@ -116,7 +116,7 @@ SHARED = {
     "reconstruction": {"methods.block_rounding", "methods.block_training"},
     "calibration": {"tasks.language", "tasks.image_task"},
     # One cell goes through one of them, or its ranks do, and they are to draw the same.
-    "method": {"runner.execute", "runner.rank", "runner.streamed"},
+    "method": {"runner.execute", "runner.rank", "runner.streamed", "runner.streamed_moves"},
     "pretrain-batches": {"tasks.pretrain_images", "tasks.pretrain_language"},
 }
 

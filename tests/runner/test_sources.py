@@ -46,6 +46,7 @@ IN_RUNNER = {
     "qbench.runner.probing": NO_PROBE,
     "qbench.runner.ranks": NOT_SHARED,
     "qbench.runner.streamed": "is called in cells of streamed models alone, which have it in their keys",
+    "qbench.runner.streamed_moves": "is called in probes of streamed models alone, which have it in their keys",
     "qbench.runner.packed_file": "writes metadata by with_metadata, which is hashed by name; reading is a probe's",
 }
 IN_METHOD = {"qbench.methods.fine_tune": "is its control, which has a cell of its own"}
@@ -115,6 +116,14 @@ def test_of_streamed_models() -> None:
     assert not missing(own, own | RUNNER | ANY_QUANTIZER | hashed(MODELS.get("causal_lm")), reasons)
 
 
+@pytest.mark.parametrize("name", [name for name in PROBES.names() if PROBES.get(name).streams])
+def test_of_probes_of_streamed_models(name: str) -> None:
+    own = hashed(PROBES.get(name)) | set(identity.STREAMED_PROBE_SOURCES)
+    known = own | RUNNER | set(identity.PROBE_SOURCES) | set(identity.STREAMED_SOURCES)
+    reasons = {key: IN_PROBE[key] for key in set(IN_PROBE) - known}
+    assert not missing(own, known | ANY_QUANTIZER | hashed(MODELS.get("causal_lm")), reasons)
+
+
 def test_of_controls() -> None:
     own = hashed(FineTuning)
     assert not missing(own, own | RUNNER, WITHOUT_GRID)
@@ -138,6 +147,7 @@ def test_reasons_are_of_modules_that_are_there_and_met() -> None:
         *identity.PROBE_SOURCES,
         *identity.TRAJECTORY_SOURCES,
         *identity.STREAMED_SOURCES,
+        *identity.STREAMED_PROBE_SOURCES,
     ],
 )
 def test_the_runners_sources_are_there(name: str) -> None:

@@ -147,8 +147,12 @@ class TestRefusals:
             "adaround needs the whole model in memory (allowed for device_map: streamed: rtn, gptq)"
         )
         assert spec.refuses_method(FineTuning(name="fine_tune")) is not None
-        probe = next(iter(PROBES.names()))
-        assert spec.refuses_method(PROBES.get(probe)(name=probe)) is not None
+        streaming = {name for name in PROBES.names() if PROBES.get(name).streams}
+        assert streaming == {"margin", "layer_margins"}
+        for name in PROBES.names():
+            said = f"{name} needs the whole model in memory (allowed for device_map: streamed: margin, layer_margins)"
+            reason = spec.refuses_method(PROBES.get(name)(name=name))
+            assert reason == (None if name in streaming else said)
         assert spec.refuses_method(GPTQ_) is None
         assert lm.spec("whole").refuses_method(AdaRound(name="adaround")) is None
         record = lm.run("streamed", AdaRound(name="adaround", iterations=1))
@@ -156,6 +160,8 @@ class TestRefusals:
             record.reason
             == "adaround[iterations=1] needs the whole model in memory (device_map: streamed has one block)"
         )
+        looked = lm.probe("streamed", PROBES.get("radius")(name="radius"))
+        assert looked.reason == "radius needs the whole model in memory (device_map: streamed has one block)"
 
     def test_static_ranges_of_inputs(self, both: Callable[..., Any]) -> None:
         spec: ModelSpec = both().spec("streamed")
