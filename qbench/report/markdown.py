@@ -25,21 +25,22 @@ def render_markdown(board: Leaderboard, *, command: str | None = None) -> str:
     parts = [f"# {board.suite}", "\n".join([f"- Made by: `{by}`", *(f"- {line}" for line in made(board))])]
     parts += [_list(board.summary)] if board.summary else []
     for section in outline(board):
-        parts.append(f"## {_escape(section.title)}")
+        parts.append(f"## {escape(section.title)}")
         parts += [_list(section.lines)] if section.lines else []
         parts += map(_github, section.tables)
     return "\n\n".join(parts) + "\n"
 
 
 def _list(lines: tuple[str, ...]) -> str:
-    return "\n".join(f"- {_escape(line)}" for line in lines)
+    return "\n".join(f"- {escape(line)}" for line in lines)
 
 
 def _github(table: Table) -> str:
-    cells = [[_escape(cell) for cell in row] for row in table.rows]
+    cells = [[escape(cell) for cell in row] for row in table.rows]
     align = ["left"] * table.keys + ["right"] * (len(table.headers) - table.keys)
     return tabulate(cells, headers=table.headers, tablefmt="github", disable_numparse=True, colalign=align)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return text as Markdown shows it in a table."""
     return re.sub("<(?!=)", "&lt;", text.replace("|", "\\|"))  # no tag begins with <=

@@ -1,0 +1,177 @@
+"""From the depths of stand-ins to those of methods: what is fitted, on which models, and how sure it is."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from qbench.diagnosis.reading import Reading
+
+METHODS = ("rtn", "second_order", "qat")
+COVERAGE = 0.9
+"""What intervals are meant to cover."""
+_FLOOR = 0.25
+"""Depth that is added before an error is taken relative to the forecast: below it an error counts as it is."""
+_DECAYS = [step / 100 for step in range(101)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A forecast's inputs with what came out.
+
+    Attributes
+    ----------
+    family : str
+        Of the model.
+    start, end : float
+        Depths of the stand-ins for where training begins and for what it tends to; of a method that does not train
+        both are those of its own stand-in, see `inputs_of`.
+    measured : float
+        Depth of what was measured.
+    steps : int
+        Of training; 0 for a method that does not train.
+    """
+
+    family: str
+    start: float
+    end: float
+    measured: float
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Correction:
+    """How the depth of a method follows from those of stand-ins.
+
+    Attributes
+    ----------
+    slope : float
+        Depth over that of the stand-in.
+    decay : float
+        Of training: how fast it forgets where it begins, see `depth_of`.
+    spread : float
+        What 90 % of the models of the fit are within, as a share of the forecast and a quarter.
+    """
+
+    slope: float
+    spread: float
+    decay: float = 0.0
+
+    def depth_of(self, start: float, end: float, steps: int = 0) -> float:
+        """Return the depth of a method.
+
+        Parameters
+        ----------
+        start, end : float
+            Depths of stand-ins; see `inputs_of`.
+        steps : int
+            Of training.
+
+        Notes
+        -----
+        Training begins where rounding to nearest is, and tends to ``slope`` times what second-order rounding has; of
+        the way between, ``(1 + steps)^-decay`` is left.
+        """
+        left = (1 + steps) ** -self.decay if self.decay else 0.0
+        return self.slope * end * (1 - left) + start * left
+
+    def interval(self, forecast: float, sd: float) -> tuple[float, float]:
+        """Return the ends of the 90 % interval of a depth.
+
+        Parameters
+        ----------
+        forecast : float
+            Of `depth_of`.
+        sd : float
+            What chance makes of the stand-ins' depth.
+        """
+        half = math.hypot(self.spread * (forecast + _FLOOR), 1.645 * sd)
+        return max(forecast - half, 0.0), forecast + half
+
+
+Corrections = Mapping[str, Correction]
+"""By `METHODS`."""
+
+
+def family_of(model: str) -> str:
+    """Return the family of a model by its label: what its name begins with, such as ``llama`` or ``resnet``."""
+    found = re.match(r"[a-z]+", model.rpartition("/")[2].lower())
+    return found[0] if found else model
+
+
+def fit(cases: Mapping[str, Sequence[Case]]) -> dict[str, Correction]:
+    """Return the corrections that fit cases best, families counting alike however many cases they have.
+
+    Parameters
+    ----------
+    cases : mapping of str to sequence of Case
+        By `METHODS`.
+    """
+    found = {}
+    for method in METHODS:
+        own = cases.get(method, ())
+        if own:
+            found[method] = _fit_trained(own) if method == "qat" else _fit_slope(own)
+    return found
+
+
+def inputs_of(method: str, reading: Reading) -> tuple[float, float]:
+    """Return the depths that `Correction.depth_of` is given for a method: where it begins, and what it tends to."""
+    if method == "rtn":
+        return reading.matched.mean, reading.matched.mean
+    if method == "second_order":
+        return reading.second_order.mean, reading.second_order.mean
+    return reading.matched.mean, reading.second_order.mean
+
+
+def _fit_slope(cases: Sequence[Case]) -> Correction:
+    slope = _slope(cases, [case.end for case in cases], [case.measured for case in cases])
+    return _with_spread(cases, Correction(slope, 0.0))
+
+
+def _fit_trained(cases: Sequence[Case]) -> Correction:
+    best: tuple[float, Correction] | None = None
+    for decay in _DECAYS[1:]:
+        left = [(1 + case.steps) ** -decay for case in cases]
+        moving = [case.end * (1 - part) for case, part in zip(cases, left, strict=True)]
+        rest = [case.measured - case.start * part for case, part in zip(cases, left, strict=True)]
+        tried = Correction(max(_slope(cases, moving, rest), 0.0), 0.0, decay)
+        error = math.fsum(
+            weight * (tried.depth_of(case.start, case.end, case.steps) - case.measured) ** 2
+            for weight, case in zip(_weights(cases), cases, strict=True)
+        )
+        if best is None or error < best[0]:
+            best = error, tried
+    assert best is not None
+    return _with_spread(cases, best[1])
+
+
+def _slope(cases: Sequence[Case], x: Sequence[float], y: Sequence[float]) -> float:
+    """Return the least-squares slope through 0."""
+    weights = _weights(cases)
+    squares = math.fsum(w * a * a for w, a in zip(weights, x, strict=True))
+    return math.fsum(w * a * b for w, a, b in zip(weights, x, y, strict=True)) / squares if squares else 1.0
+
+
+def _weights(cases: Iterable[Case]) -> list[float]:
+    held = list(cases)
+    counts = Counter(case.family for case in held)
+    return [1 / counts[case.family] for case in held]
+
+
+def _with_spread(cases: Sequence[Case], found: Correction) -> Correction:
+    """Return a correction with the share that 90 % of the cases are within, by weight."""
+    scored = []
+    for weight, case in zip(_weights(cases), cases, strict=True):
+        forecast = found.depth_of(case.start, case.end, case.steps)
+        scored.append((abs(case.measured - forecast) / (forecast + _FLOOR), weight))
+    scored.sort()
+    wanted, held = COVERAGE * math.fsum(weight for _, weight in scored), 0.0
+    for score, weight in scored:
+        held += weight
+        if held >= wanted:
+            return Correction(found.slope, score, found.decay)
+    return Correction(found.slope, scored[-1][0], found.decay)
