@@ -42,8 +42,8 @@ class Classification:
         return [ImageBatch(*pair) for pair in pairs]
 
     @staticmethod
-    def tokens_of(batch: ImageBatch) -> int:
-        return len(batch.labels)
+    def tokens_of(batch: ImageBatch | Tensor) -> int:
+        return len(batch) if isinstance(batch, Tensor) else len(batch.labels)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, metrics: tuple[str, ...]) -> Evaluation:
