@@ -116,9 +116,12 @@ def perf(session: nox.Session) -> None:
 def tables(session: nox.Session) -> None:
     """Write results/tables and results/figures again from results/records; nothing is run."""
     records = sorted(path.relative_to(ROOT) for path in (ROOT / "results" / "records").glob("*.jsonl.xz"))
-    qbench(session, "report", *map(str, records), "--write", "--figures", "results/figures")
+    # The suite diagnose has no leaderboard: its records are judged by those of all others.
+    boards = [str(path) for path in records if path.name != "diagnose.jsonl.xz"]
+    qbench(session, "report", *boards, "--write", "--figures", "results/figures")
     judged = [f"results/records/{suite}.jsonl.xz" for suite in ("theory_llm", "theory_vision", "river_valley")]
     qbench(session, "claims", *judged, "--write", "--figures", "results/figures")
+    qbench(session, "diagnose", "--judge", "--write")
 
 
 @nox.session(default=False)

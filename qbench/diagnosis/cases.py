@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from qbench.diagnosis.correction import METHODS, Case, family_of, inputs_of
+from qbench.diagnosis.correction import METHODS, Case, chance_of, family_of, inputs_of
 from qbench.diagnosis.depth import EDGE, depth
 from qbench.diagnosis.outcome import Measured, Outcome, Place
 from qbench.diagnosis.reading import Reading
@@ -42,5 +42,6 @@ def cases(readings: Iterable[Reading], found: Outcomes) -> dict[str, list[Case]]
             if measured is None or (method == "qat" and start <= EDGE):
                 continue
             points = measured.way if method == "qat" else ((0, measured.excess),)
-            held[method] += [Case(family, start, end, depth(excess, tolerance), steps) for steps, excess in points]
+            sd = chance_of(method, reading)
+            held[method] += [Case(family, start, end, depth(excess, tolerance), steps, sd) for steps, excess in points]
     return held

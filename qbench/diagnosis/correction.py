@@ -13,9 +13,9 @@ from qbench.diagnosis.reading import Reading
 METHODS = ("rtn", "second_order", "qat")
 COVERAGE = 0.9
 """What intervals are meant to cover."""
-_FLOOR = 0.25
-"""Depth that is added before an error is taken relative to the forecast: below it an error counts as it is."""
-_DECAYS = [step / 100 for step in range(101)]
+WITHIN = 1.645
+"""Standard deviations that so much of a normal distribution is within."""
+_DECAYS = [step / 100 for step in range(1, 151)]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Case:
         Depth of what was measured.
     steps : int
         Of training; 0 for a method that does not train.
+    sd : float
+        What chance makes of the stand-ins' depth.
     """
 
     family: str
@@ -40,6 +42,7 @@ class Case:
     end: float
     measured: float
     steps: int = 0
+    sd: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,11 @@ class Correction:
     Attributes
     ----------
     slope : float
-        Depth over that of the stand-in.
+        Depth over that of the stand-in: 1 by derivation, fitted for training alone.
+    spread : float
+        Depth that 90 % of the models of the fit are within, beside what chance makes of the stand-ins.
     decay : float
         Of training: how fast it forgets where it begins, see `depth_of`.
-    spread : float
-        What 90 % of the models of the fit are within, as a share of the forecast and a quarter.
     """
 
     slope: float
@@ -88,7 +91,7 @@ class Correction:
         sd : float
             What chance makes of the stand-ins' depth.
         """
-        half = math.hypot(self.spread * (forecast + _FLOOR), 1.645 * sd)
+        half = math.hypot(self.spread, WITHIN * sd)
         return max(forecast - half, 0.0), forecast + half
 
 
@@ -100,6 +103,20 @@ def family_of(model: str) -> str:
     """Return the family of a model by its label: what its name begins with, such as ``llama`` or ``resnet``."""
     found = re.match(r"[a-z]+", model.rpartition("/")[2].lower())
     return found[0] if found else model
+
+
+def inputs_of(method: str, reading: Reading) -> tuple[float, float]:
+    """Return the depths that `Correction.depth_of` is given for a method: where it begins, and what it tends to."""
+    if method == "rtn":
+        return reading.matched.mean, reading.matched.mean
+    if method == "second_order":
+        return reading.second_order.mean, reading.second_order.mean
+    return reading.matched.mean, reading.second_order.mean
+
+
+def chance_of(method: str, reading: Reading) -> float:
+    """Return what chance makes of the depth that a method is foretold from."""
+    return reading.matched.sd if method == "rtn" else reading.second_order.sd
 
 
 def fit(cases: Mapping[str, Sequence[Case]]) -> dict[str, Correction]:
@@ -114,46 +131,40 @@ def fit(cases: Mapping[str, Sequence[Case]]) -> dict[str, Correction]:
     for method in METHODS:
         own = cases.get(method, ())
         if own:
-            found[method] = _fit_trained(own) if method == "qat" else _fit_slope(own)
+            found[method] = _with_spread(own, _trained(own) if method == "qat" else Correction(1.0, 0.0))
     return found
 
 
-def inputs_of(method: str, reading: Reading) -> tuple[float, float]:
-    """Return the depths that `Correction.depth_of` is given for a method: where it begins, and what it tends to."""
-    if method == "rtn":
-        return reading.matched.mean, reading.matched.mean
-    if method == "second_order":
-        return reading.second_order.mean, reading.second_order.mean
-    return reading.matched.mean, reading.second_order.mean
-
-
-def _fit_slope(cases: Sequence[Case]) -> Correction:
-    slope = _slope(cases, [case.end for case in cases], [case.measured for case in cases])
-    return _with_spread(cases, Correction(slope, 0.0))
-
-
-def _fit_trained(cases: Sequence[Case]) -> Correction:
+def _trained(cases: Sequence[Case]) -> Correction:
+    """Return slope and decay with the least squares."""
+    weights = _weights(cases)
     best: tuple[float, Correction] | None = None
-    for decay in _DECAYS[1:]:
+    for decay in _DECAYS:
         left = [(1 + case.steps) ** -decay for case in cases]
         moving = [case.end * (1 - part) for case, part in zip(cases, left, strict=True)]
         rest = [case.measured - case.start * part for case, part in zip(cases, left, strict=True)]
-        tried = Correction(max(_slope(cases, moving, rest), 0.0), 0.0, decay)
+        tried = Correction(_slope(weights, moving, rest), 0.0, decay)
         error = math.fsum(
             weight * (tried.depth_of(case.start, case.end, case.steps) - case.measured) ** 2
-            for weight, case in zip(_weights(cases), cases, strict=True)
+            for weight, case in zip(weights, cases, strict=True)
         )
         if best is None or error < best[0]:
             best = error, tried
     assert best is not None
-    return _with_spread(cases, best[1])
+    return best[1]
 
 
-def _slope(cases: Sequence[Case], x: Sequence[float], y: Sequence[float]) -> float:
-    """Return the least-squares slope through 0."""
-    weights = _weights(cases)
+def _slope(weights: Sequence[float], x: Sequence[float], y: Sequence[float]) -> float:
+    """Return the least-squares slope through 0, from 0 to 1, with slope 1 as one more family.
+
+    That training ends where second-order rounding does is what one would say without any data. It counts as a family
+    of the mean size does.
+    """
+    families = math.fsum(weights)
     squares = math.fsum(w * a * a for w, a in zip(weights, x, strict=True))
-    return math.fsum(w * a * b for w, a, b in zip(weights, x, y, strict=True)) / squares if squares else 1.0
+    products = math.fsum(w * a * b for w, a, b in zip(weights, x, y, strict=True))
+    prior = squares / families if families else 0.0
+    return min(max((products + prior) / (squares + prior), 0.0), 1.0) if squares else 1.0
 
 
 def _weights(cases: Iterable[Case]) -> list[float]:
@@ -163,15 +174,15 @@ def _weights(cases: Iterable[Case]) -> list[float]:
 
 
 def _with_spread(cases: Sequence[Case], found: Correction) -> Correction:
-    """Return a correction with the share that 90 % of the cases are within, by weight."""
+    """Return a correction with the depth that 90 % of the cases are within, by weight, beside chance."""
     scored = []
     for weight, case in zip(_weights(cases), cases, strict=True):
-        forecast = found.depth_of(case.start, case.end, case.steps)
-        scored.append((abs(case.measured - forecast) / (forecast + _FLOOR), weight))
+        off = abs(case.measured - found.depth_of(case.start, case.end, case.steps))
+        scored.append((math.sqrt(max(off**2 - (WITHIN * case.sd) ** 2, 0.0)), weight))
     scored.sort()
     wanted, held = COVERAGE * math.fsum(weight for _, weight in scored), 0.0
-    for score, weight in scored:
+    for off, weight in scored:
         held += weight
-        if held >= wanted:
-            return Correction(found.slope, score, found.decay)
+        if held >= wanted - 1e-12:
+            return Correction(found.slope, off, found.decay)
     return Correction(found.slope, scored[-1][0], found.decay)

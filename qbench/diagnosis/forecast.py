@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qbench.claims.regimes import Basin
-from qbench.diagnosis.correction import METHODS, Corrections, inputs_of
+from qbench.diagnosis.correction import METHODS, Corrections, chance_of, inputs_of
 from qbench.diagnosis.depth import excess_at
 from qbench.diagnosis.law import Law, law_of, margin
 from qbench.diagnosis.reading import Reading
@@ -190,6 +190,5 @@ def forecast(method: str, reading: Reading, corrections: Corrections, steps: int
     correction, tolerance = corrections[method], reading.basin.tolerance
     start, end = inputs_of(method, reading)
     deep = correction.depth_of(start, end, steps if method == "qat" else 0)
-    sd = reading.matched.sd if method == "rtn" else reading.second_order.sd
-    low, high = correction.interval(deep, sd)
+    low, high = correction.interval(deep, chance_of(method, reading))
     return Forecast(deep, *(excess_at(value, tolerance) for value in (deep, low, high)))

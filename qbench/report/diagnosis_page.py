@@ -255,8 +255,8 @@ def _excess(pairs: Sequence[Pair]) -> str:
         "in the 90 % interval",
     ]
     said = (
-        "rank corr.: Spearman's, of foretold with measured D. factor off: exp of the mean of |ln(foretold / measured)| where "
-        "both are outside the basin."
+        "rank corr.: Spearman's, of foretold with measured D. factor off: exp of the mean of |ln(foretold / measured)| "
+        "where both are outside the basin."
     )
     return f"{_table(headers, rows, keys=2)}\n\n{said}"
 
@@ -274,8 +274,8 @@ def _cost(pairs: Sequence[Pair]) -> str:
         cells = math.fsum(rung.of_cells for pair in own for rung in pair.rungs)
         rows.append([family, f"{seconds:.0f}", f"{cells:.0f}", f"{100 * _share(own):.1f} %"])
     said = (
-        "Seconds of the probes, grids not counted on either side, over those of all cells of the same models, quantizers, "
-        "bits and seeds: every method that the suites ran there."
+        "Seconds of the probes, grids not counted on either side, over those of all cells of the same models, "
+        "quantizers, bits and seeds: every method that the suites ran there."
     )
     return f"{_table(['family', 'diagnose, s', 'cells, s', 'share'], rows)}\n\n{said}"
 
