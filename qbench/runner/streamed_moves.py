@@ -54,9 +54,11 @@ def measure(cell: Cell, task: StreamedTask, record: Record, folder: Path) -> Non
     Raises
     ------
     CellError
-        As the whole model raises it.
+        As the whole model raises it, or the probe is of another kind.
     """
-    assert isinstance(cell.probe, MovingProbe)
+    if not isinstance(cell.probe, MovingProbe):
+        name = cell.axes()["method"]
+        raise CellError(f"{name} says that it streams (allowed: probes made from qbench.geometry.margin.MovingProbe)")
     whole = make_problem(task, task.model, cell, lambda place: no_grid())
     probing.require_weights_alone(cell, whole)
     if cell.probe.bn == "recalibrate":

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qbench.geometry.base import Probe
+from qbench.geometry.margin import LayerMargins, Margin
 from qbench.methods.gptq import GPTQ
 from qbench.methods.rtn import RoundToNearest
 from qbench.quantizers.absmax import AbsMax
@@ -23,7 +25,7 @@ from qbench.runner import machine
 from qbench.runner.execute import execute
 from qbench.runner.identity import PlannedCell
 from qbench.runner.session import Session
-from qbench.runner.streamed_memory import shapes_of, streamed_peak
+from qbench.runner.streamed_memory import peak_of
 from qbench.suite.cell import Cell
 from qbench.tasks import tokenizer as embedded
 from qbench.tasks.causal_lm import PretrainedLM
@@ -73,6 +75,7 @@ class DrawnLlama(PretrainedLM):
 def measure(given: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     torch.set_num_threads(given.pop("threads", 1))
     methods: dict[str | None, Any] = {None: None, "rtn": RoundToNearest(name="rtn"), "gptq": GPTQ(name="gptq")}
+    methods |= {"margin": Margin(name="margin"), "layer_margins": LayerMargins(name="layer_margins")}
     names = given.pop("methods")
     sizes = given.pop("sizes")
     session = Session("cpu")
@@ -86,11 +89,13 @@ def measure(given: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
 
 def _measured(spec: DrawnLlama, name: str | None, method: Any, session: Session, folder: Path) -> dict[str, Any]:
     quantizer = AbsMax.model_validate({"name": "absmax", "granularity": {"per_group": 64}})
-    cell = Cell(spec, *((None, None, None) if method is None else (quantizer, 4, method)), 0, ("loss",))
+    probe = method if isinstance(method, Probe) else None
+    grid = (None, None) if method is None else (quantizer, 4)
+    cell = Cell(spec, *grid, None if probe else method, 0, ("loss",), probe=probe)
     started = time.monotonic()
     record = execute(PlannedCell(cell, {}, "0" * 64), "test", session, folder / "weights.safetensors")
     seconds = time.monotonic() - started
-    parts = streamed_peak(shapes_of(session.task(cell)), None if method is None else method.calibrates_on())
+    parts = peak_of(session.task(cell), cell)
     return {
         "method": name,
         "reason": record.reason and record.facts.get("traceback", record.reason),

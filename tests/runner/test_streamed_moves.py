@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from qbench.geometry.margin import LayerMargins, Margin
+from qbench.geometry.radius import Radius
 from qbench.registry import QUANTIZERS
 from qbench.runner import hidden_states
 from qbench.runner.hidden_states import HiddenStates, Spill
@@ -121,6 +122,16 @@ def test_it_fails_as_the_whole_model_does(both: Callable[..., Any]) -> None:
     save_file(weights, file, metadata={"format": "pt"})
     lm.__post_init__()  # reads the model again
     assert reason(PARTS) == "rounding to nearest leaves every weight as it is: there is no error to look along"
+
+
+def test_another_probe_cannot_say_that_it_streams(both: Callable[..., Any]) -> None:
+    class Claims(Radius):
+        streams: ClassVar[bool] = True
+
+    record = both(num_hidden_layers=1).probe("streamed", Claims(name="claims"))
+    assert record.reason == (
+        "claims says that it streams (allowed: probes made from qbench.geometry.margin.MovingProbe)"
+    )
 
 
 def test_what_it_needs_of_memory_grows_with_its_moves(both: Callable[..., Any], tmp_path: Path) -> None:
