@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +19,7 @@ class Mixture:
     Attributes
     ----------
     bits : dict of str to int
-        By layer, in forward order.
+        By layer.
     mean_bits : float
         Over weights.
     excess : float
@@ -57,29 +59,41 @@ def mixture(layers: Sequence[LayerLoss], readings: Sequence[Reading], law: Law, 
     total = sum(weights.values())
     place = dict.fromkeys(costs, 0)
     left = budget * total - sum(weights[name] * steps[0][0] for name, steps in costs.items())
-    open_ = {name for name, steps in costs.items() if len(steps) > 1}
-    while open_:
-        name = max(sorted(open_), key=lambda name: _saving(costs[name], place[name]) / weights[name])
+
+    def offer(name: str) -> tuple[float, str]:
+        return -_saving(costs[name], place[name]) / weights[name], name
+
+    offers = [offer(name) for name, steps in costs.items() if len(steps) > 1]
+    heapq.heapify(offers)
+    while offers:
+        _, name = heapq.heappop(offers)
         steps, here = costs[name], place[name]
         price = weights[name] * (steps[here + 1][0] - steps[here][0])
         if price > left + 1e-9 * total:
-            open_.discard(name)
             continue
         left -= price
         place[name] += 1
-        if place[name] + 1 == len(steps):
-            open_.discard(name)
+        if place[name] + 1 < len(steps):
+            heapq.heappush(offers, offer(name))
     bits = {name: costs[name][at][0] for name, at in place.items()}
     return Mixture(
         bits,
         sum(weights[name] * width for name, width in bits.items()) / total,
-        sum(costs[name][at][1] for name, at in place.items()),
+        math.fsum(costs[name][at][1] for name, at in place.items()),
     )
 
 
 def uniform(layers: Sequence[LayerLoss], reading: Reading, law: Law) -> float:
     """Return the sum of what layers cost where all have the bits of a reading, nats."""
-    return sum(on_bits(layer, reading, law) for layer in layers)
+    return math.fsum(on_bits(layer, reading, law) for layer in layers)
+
+
+def around(readings: Sequence[Reading], budget: float) -> list[Reading]:
+    """Return the readings of the bits next to a budget: of as many, or of the next fewer and the next more."""
+    below = [one for one in readings if one.bits <= budget]
+    above = [one for one in readings if one.bits >= budget]
+    ends = [max(below, key=lambda one: one.bits, default=None), min(above, key=lambda one: one.bits, default=None)]
+    return list({one.bits: one for one in ends if one is not None}.values())
 
 
 def patterns(bits: Mapping[str, int], most: int) -> dict[str, int]:
