@@ -15,6 +15,7 @@ _BOWL = 2.0
 _LEAST = 1e-9
 _FLAT = 1e-3
 _FARTHEST = math.log(1e6)
+_FARTHEST_RISE = 600.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,10 @@ class Law:
 
     def at(self, radius: float) -> float:
         """Return the excess at a relative error, in tolerances."""
-        found = self._piece(radius)
-        return float(found[1] * (radius / found[0]) ** found[2])
+        start, excess, exponent = self._piece(radius)
+        # Where two radii are all but the same the law beyond them may be steeper than numbers can tell.
+        rise = exponent * math.log(radius / start)
+        return excess * math.exp(rise) if rise < _FARTHEST_RISE else math.inf
 
     def exponent(self, radius: float) -> float:
         """Return how steep the law is there: ``d ln D / d ln r``."""
