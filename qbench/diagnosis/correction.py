@@ -101,7 +101,7 @@ Corrections = Mapping[str, Correction]
 
 def family_of(model: str) -> str:
     """Return the family of a model by its label: what its name begins with, such as ``llama`` or ``resnet``."""
-    found = re.match(r"[a-z]+", model.rpartition("/")[2].lower())
+    found = re.match(r"[a-z]+", model.partition("[")[0].rpartition("/")[2].lower())
     return found[0] if found else model
 
 
