@@ -52,7 +52,9 @@ class Answer:
         self._runner = diagnosing.Runner(question, out, way, options.console())
         self._runner.first(fresh=fresh)
         diagnosing.require_sound(self._records)
-        self.ladders = ladders(readings(self._records), shipped.corrections(), steps)
+        found = ladders(readings(self._records), shipped.corrections(), steps)
+        order = list(self._runner.entries)
+        self.ladders = {place: found[place] for place in sorted(found, key=lambda place: order.index(place[1]))}
         if not self.ladders:
             label = self._runner.model.label()
             raise QBenchError(f"{label}: its loss is no better than chance, so that there is nothing to lose")
@@ -94,20 +96,19 @@ class Answer:
             The budget is below the fewest bits that were asked about, or the suite cannot be written.
         """
         from qbench.cli.mixed_suite import write_mixed
-        from qbench.diagnosis.mixed import mixture, uniform
+        from qbench.diagnosis.mixed import around, mixture, uniform
 
         for place, ladder in self.ladders.items():
             fewest = ladder.rows[-1].reading.bits
             if budget < fewest:
                 raise QBenchError(f"--mixed {budget:g}: the fewest bits that are asked about are {fewest} (see --bits)")
             _, layers = self._layers[place]
-            near = [reading for reading in ladder.readings if abs(reading.bits - budget) < 1]
             self._mixtures[place] = (
                 mixture(layers, ladder.readings, ladder.law, budget),
-                {reading.bits: uniform(layers, reading, ladder.law) for reading in near},
+                {reading.bits: uniform(layers, reading, ladder.law) for reading in around(ladder.readings, budget)},
             )
         if write_suite is not None:
-            write_mixed(write_suite, self._question, self._runner.model, self.ladders, self._mixtures)
+            write_mixed(write_suite, self._question, self._runner, self._mixtures)
 
     def compare(self, paths: Sequence[Path] | None) -> None:
         """Look for what was measured of the model before; see `diagnosing.known`."""

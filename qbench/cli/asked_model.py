@@ -46,15 +46,22 @@ def model_entry(model: str, data: str | None, option: Sequence[str]) -> dict[str
         field = next((field for field in ("text", "images") if field in kind.model_fields), None)
         if field is None:
             raise QBenchError(f"--data {data!r}: {model} has data of its own, and no others to choose")
-        entry[field] = read_options([f"{field}={data}"])[field]
+        entry[field] = _value(data, "--data", "a name, or {folder: PATH}")
     return entry
 
 
 def quantizer_entry(given: str) -> Any:
     """Return what a suite says of a quantizer: a name, or YAML such as ``{name: mse, granularity: per_tensor}``."""
-    from qbench.cli.check import read_options
+    return _value(given, "--quantizer", "a name, or {name: mse, granularity: per_tensor}")
 
-    return read_options([f"quantizer={given}"])["quantizer"]
+
+def _value(given: str, option: str, allowed: str) -> Any:
+    from qbench.suite.source import read_value
+
+    try:
+        return read_value(given)
+    except QBenchError:
+        raise QBenchError(f"{option} {given!r} is no YAML (allowed: {allowed})") from None
 
 
 def bits_of(given: str) -> list[int]:

@@ -111,8 +111,9 @@ def diagnose(
         bn,
         budget,
         draws,
-        measure,
+        measure=measure,
     )
+    _refuse_late(question.bits, mixed, write_suite, measured)
     # One process: the model is loaded once, and what is found of it serves all bits.
     answer = Answer(question, out, executing.Way(device, jobs=1), steps, fresh=fresh)
     if layers:
@@ -126,6 +127,19 @@ def diagnose(
         options.print_json(answer.to_json())
     else:
         answer.show()
+
+
+def _refuse_late(bits: list[int], mixed: float | None, write_suite: Path | None, measured: list[Path] | None) -> None:
+    """Refuse what would be refused after the measurements, before any is made."""
+    from qbench.cli.diagnosing import require_records
+    from qbench.cli.mixed_suite import require_new
+
+    if mixed is not None and mixed < bits[-1]:
+        raise QBenchError(f"--mixed {mixed:g}: the fewest bits that are asked about are {bits[-1]} (see --bits)")
+    if write_suite is not None:
+        require_new(write_suite)
+    for path in measured or []:
+        require_records(path)
 
 
 def _refuse_beside_judge(model: str | None) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from qbench.errors import QBenchError, StoreError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from qbench.diagnosis.cases import Outcomes
     from qbench.diagnosis.forecast import Ladder
     from qbench.diagnosis.outcome import Place
     from qbench.store.folder import RunFolder
@@ -39,8 +38,6 @@ class Question:
         What batch norms are; see `qbench.geometry.base.Probe`.
     budget, draws : int
         Options of the probe `margin`.
-    layers : bool
-        Whether layers are measured one by one.
     measure : bool
         Whether rounding and GPTQ are run as well.
     """
@@ -52,7 +49,6 @@ class Question:
     bn: str = "keep"
     budget: int = 4096
     draws: int = 2
-    layers: bool = True
     measure: bool = False
 
     def block(self, **more: Any) -> dict[str, Any]:
@@ -100,7 +96,9 @@ class Runner:
         self.question, self._way, self._console = question, way, console
         probes = [question.probe("margin", budget=question.budget, draws=question.draws)]
         methods = {"methods": [self._method("rtn"), self._method("gptq")]} if question.measure else {}
-        self.cells = self._enumerated([question.block(probes=probes, **methods)])
+        self.cells = self._enumerated([question.block(probes=probes, **methods)], say=True)
+        self.entries = {self._label(entry): entry for entry in question.quantizers}
+        """What a suite says of each quantizer, by its label."""
         self.model = self.cells[0].model
         self.name = asked_model.folder_name(self.model)
         self.answered = Answered(options.run_path(self.name, out))
@@ -135,14 +133,24 @@ class Runner:
     def _method(self, name: str) -> dict[str, Any]:
         return {"name": name, "bn": self.question.bn} if self.question.bn != "keep" else {"name": name}
 
-    def _enumerated(self, blocks: Sequence[dict[str, Any]]) -> list[Cell]:
+    def _label(self, quantizer: Any) -> str:
+        probes = [self.question.probe("margin")]
+        block = self.question.block(probes=probes) | {"quantizers": [quantizer]}
+        return next(str(cell.axes()["quantizer"]) for cell in self._all([block]) if cell.is_probe)
+
+    def _all(self, blocks: Sequence[dict[str, Any]]) -> list[Cell]:
         from qbench.suite.enumerate import enumerate_cells
 
-        cells = enumerate_cells(asked_model.suite_of("diagnose", blocks))
+        return enumerate_cells(asked_model.suite_of("diagnose", blocks))
+
+    def _enumerated(self, blocks: Sequence[dict[str, Any]], *, say: bool = False) -> list[Cell]:
+        cells = self._all(blocks)
         sound = [cell for cell in cells if cell.skip is None]
         if not any(cell.is_probe for cell in sound):
             reasons = [cell.skip for cell in cells if cell.skip is not None]
             raise QBenchError(f"nothing can be diagnosed: {reasons[0] if reasons else 'no bits are left'}")
+        for reason in dict.fromkeys(cell.skip for cell in cells if cell.skip is not None) if say else ():
+            self._console.print(f"left out: {reason}")
         return sound
 
 
@@ -170,7 +178,7 @@ def known(paths: Sequence[Path] | None, models: Iterable[str], own: Iterable[Rec
     models : iterable of str
         Labels.
     own : iterable of Record
-        Of this run; it goes before others.
+        Of this run; what it measured goes before others, method by method.
     """
     from qbench.diagnosis.outcome import outcomes
 
@@ -179,7 +187,10 @@ def known(paths: Sequence[Path] | None, models: Iterable[str], own: Iterable[Rec
     for _, records in stored(paths):
         kept = [record for record in records if record.axes["model"] in wanted]
         found |= {key: one for key, one in outcomes(kept).items() if key not in found}
-    return found | outcomes(own)
+    for key, one in outcomes(own).items():
+        before = found.get(key, one)
+        found[key] = replace(one, methods=before.methods | one.methods)
+    return found
 
 
 def stored(paths: Sequence[Path] | None) -> Iterable[tuple[str, Sequence[Record]]]:
@@ -190,15 +201,14 @@ def stored(paths: Sequence[Path] | None) -> Iterable[tuple[str, Sequence[Record]
     StoreError
         A path that was named is none of these, or cannot be read.
     """
-    from qbench.store.archive import SUFFIX, is_archive, read_archive
+    from qbench.store.archive import is_archive, read_archive
     from qbench.store.folder import RunFolder
 
     standing = [options.results_folder() / part for part in ("records", "runs")]
     for path in [one for one in standing if one.is_dir()] if paths is None else paths:
+        require_records(path)
         if is_archive(path):
             yield path.name, read_archive(path).records
-        elif not path.is_dir():
-            raise StoreError(f"{path} is no archive of records and no folder (allowed: *{SUFFIX}, or a folder)")
         elif (path / "records").is_dir():
             yield path.name, list(RunFolder(path).scan().records.values())
         else:
@@ -209,6 +219,20 @@ def stored(paths: Sequence[Path] | None) -> Iterable[tuple[str, Sequence[Record]
                     yield inner.name, list(RunFolder(inner).scan().records.values())
 
 
+def require_records(path: Path) -> None:
+    """Make sure that a path is an archive or a folder.
+
+    Raises
+    ------
+    StoreError
+        It is neither.
+    """
+    from qbench.store.archive import SUFFIX, is_archive
+
+    if not is_archive(path) and not path.is_dir():
+        raise StoreError(f"{path} is no archive of records and no folder (allowed: *{SUFFIX}, or a folder)")
+
+
 def watched(ladder: Ladder) -> int:
     """Return the bits at which layers are looked at: the most at which rounding is foretold to fail, else the fewest.
 
@@ -216,14 +240,3 @@ def watched(ladder: Ladder) -> int:
     """
     failing = ladder.failing()
     return ladder.rows[-1].reading.bits if failing is None else failing
-
-
-def measured_of(found: Outcomes, place: Place, bits: int) -> Mapping[str, Any]:
-    """Return what was measured at a place, by method, as JSON has it."""
-    outcome = found.get((place, bits))
-    if outcome is None:
-        return {}
-    return {
-        name: {"method": one.method, "excess": one.excess, "se": one.se, "steps": one.steps}
-        for name, one in outcome.methods.items()
-    }

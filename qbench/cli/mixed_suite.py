@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,19 +13,13 @@ from qbench import atomic
 from qbench.errors import QBenchError
 
 if TYPE_CHECKING:
-    from qbench.cli.diagnosing import Question
-    from qbench.diagnosis.forecast import Ladder
+    from qbench.cli.diagnosing import Question, Runner
     from qbench.diagnosis.mixed import Mixture
     from qbench.diagnosis.outcome import Place
-    from qbench.spec import Spec
 
 
 def write_mixed(
-    path: Path,
-    question: Question,
-    model: Spec,
-    found: Mapping[Place, Ladder],
-    hints: Mapping[Place, tuple[Mixture, Mapping[int, float]]],
+    path: Path, question: Question, runner: Runner, hints: Mapping[Place, tuple[Mixture, Mapping[int, float]]]
 ) -> None:
     """Write the suite; `qbench run --suite` runs it.
 
@@ -34,10 +29,10 @@ def write_mixed(
         Where: a new file, whose name without its ending becomes the suite's.
     question : Question
         What was asked.
-    model : Spec
-        The model.
-    found, hints : mapping
-        Ladders and mixed bits, in the order of the question's quantizers.
+    runner : Runner
+        Knows the model, and what a suite says of quantizers.
+    hints : mapping
+        Mixed bits, with those for all layers to set beside them.
 
     Raises
     ------
@@ -46,30 +41,41 @@ def write_mixed(
     """
     import yaml
 
-    if path.suffix not in (".yaml", ".yml"):
-        raise QBenchError(f"--write-suite {path} (allowed: a file that ends in .yaml)")
-    if path.exists():
-        raise QBenchError(f"{path} is there already: it is not overwritten")
+    from qbench.diagnosis.mixed import patterns
+
+    require_new(path)
     blocks = []
-    for entry, place in zip(question.quantizers, found, strict=True):
-        hint, uniform = hints[place]
+    for place, (hint, uniform) in hints.items():
+        entry = runner.entries[place[1]]
         named = {"name": entry} if isinstance(entry, str) else dict(entry)
-        counts: dict[int, float] = {}
-        for name, bits in hint.bits.items():
-            counts[bits] = counts.get(bits, 0) + found[place].readings[0].layers[name][0]
-        most = max(counts, key=lambda bits: counts[bits])
-        others = {name: bits for name, bits in hint.bits.items() if bits != most}
+        # By layers, not by weights: it is the list of the others that is to be short.
+        most = Counter(hint.bits.values()).most_common(1)[0][0]
+        others = patterns(hint.bits, most)
         mixed = named | ({"layer_bits": others} if others else {})
         blocks.append(_block(question, [named], sorted(uniform, reverse=True)))
         blocks.append(_block(question, [mixed], [most]))
     suite = {
         "name": path.stem,
-        "about": f"{model.label()}: mixed bits that `qbench diagnose` chose, beside the same bits for all layers",
+        "about": f"{runner.model.label()}: mixed bits of `qbench diagnose`, beside the same bits for all layers",
         "matrix": blocks,
         "metrics": ["loss"],
     }
     atomic.write_text(path, yaml.safe_dump(suite, sort_keys=False, width=120))
     typer.echo(f"wrote {path}: `qbench run --suite {path}` runs it", err=True)
+
+
+def require_new(path: Path) -> None:
+    """Make sure that a suite can be written there.
+
+    Raises
+    ------
+    QBenchError
+        The file is there already, or has another ending.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        raise QBenchError(f"--write-suite {path} (allowed: a file that ends in .yaml)")
+    if path.exists():
+        raise QBenchError(f"{path} is there already: it is not overwritten")
 
 
 def _block(question: Question, quantizers: list[Any], bits: list[int]) -> dict[str, Any]:
