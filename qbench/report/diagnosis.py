@@ -10,7 +10,8 @@ from qbench.diagnosis.forecast import ANSWERS, Forecast, Ladder, Row, failure
 from qbench.diagnosis.layers import LayerLoss
 from qbench.diagnosis.mixed import Mixture
 from qbench.diagnosis.outcome import Measured, Place
-from qbench.report.fitting import plain_table, wrap
+from qbench.report.fitting import fit, plain_table, wrap
+from qbench.report.layout import Table
 from qbench.report.numbers import ABSENT, compact, share
 
 _MOST_LAYERS = 5
@@ -62,7 +63,7 @@ def forecasts(place: Place, ladder: Ladder, found: Outcomes, steps: int, width: 
             rows.append(
                 ["", "", "measured", _seen(outcome.rtn), _seen(outcome.second_order, "rtn"), _seen(outcome.qat), ""]
             )
-    return plain_table(headers, rows, ["right"] * 6 + ["left"]) if width >= len(headers) else ""
+    return fit(Table(headers, rows, keys=1), ["right"] * 6 + ["left"], width)
 
 
 def layer_table(layers: Sequence[LayerLoss], bits: int) -> str:
