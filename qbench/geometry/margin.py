@@ -77,7 +77,7 @@ class Margin(MovingProbe):
     GPTQ does (see `qbench.geometry.second_order`). No derivative is taken: there are forward passes only.
     """
 
-    calibration: Annotated[int, Field(ge=1)] = 4096
+    calibration: Annotated[int, Field(ge=1)] = 8192
 
     @property
     def calibration_tokens(self) -> int:
