@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import copy
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +62,9 @@ def write_mixed(
         "matrix": blocks,
         "metrics": ["loss"],
     }
-    atomic.write_text(path, yaml.safe_dump(suite, sort_keys=False, width=120))
+    # What stands there twice is written twice: suite files have no aliases.
+    plain = json.loads(json.dumps(suite))
+    atomic.write_text(path, yaml.safe_dump(plain, sort_keys=False, width=120))
     typer.echo(f"wrote {path}: `qbench run --suite {path}` runs it", err=True)
 
 
@@ -81,10 +85,12 @@ def require_new(path: Path) -> None:
 def _block(question: Question, quantizers: list[Any], bits: list[int]) -> dict[str, Any]:
     treated = {} if question.bn == "keep" else {"bn": question.bn}
     methods = [{"name": name, **treated} if treated else name for name in ("rtn", "gptq")]
-    return {
+    # Of its own: what is the same object twice YAML writes as an alias, which suites do not have.
+    block = {
         "models": [question.model],
         "quantizers": quantizers,
         "bits": bits,
         "methods": methods,
         "seeds": [question.seed],
     }
+    return copy.deepcopy(block)
