@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import copy
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
