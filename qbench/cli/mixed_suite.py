@@ -53,9 +53,9 @@ def write_mixed(
         # By layers, not by weights: it is the list of the others that is to be short.
         most = Counter(hint.bits.values()).most_common(1)[0][0]
         others = patterns(hint.bits, most)
-        mixed = named | ({"layer_bits": others} if others else {})
         blocks.append(_block(question, [named], sorted(uniform, reverse=True)))
-        blocks.append(_block(question, [mixed], [most]))
+        if others:
+            blocks.append(_block(question, [named | {"layer_bits": others}], [most]))
     suite = {
         "name": path.stem,
         "about": f"{runner.model.label()}: mixed bits of `qbench diagnose`, beside the same bits for all layers",
