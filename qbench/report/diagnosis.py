@@ -94,7 +94,8 @@ def mixture_lines(found: Mixture, uniform: Mapping[int, float], width: int) -> s
     for bits, names in sorted(by_bits.items(), reverse=True):
         lines.append(wrap(f"  {bits} bits, {len(names)} layers: {_shortened(names)}", width, indent="      "))
     alike = ", ".join(f"{compact(excess)} at {bits} bits for all" for bits, excess in sorted(uniform.items()))
-    lines.append(f"  layers' costs add up to D = {compact(found.excess)}, {alike} (rounding to nearest)")
+    said = f"  layers' costs add up to D = {compact(found.excess)}, {alike} (rounding to nearest)"
+    lines.append(wrap(said, width, indent="      "))
     return "\n".join(lines)
 
 
