@@ -92,7 +92,8 @@ def mixture_lines(found: Mixture, uniform: Mapping[int, float], width: int) -> s
         by_bits.setdefault(bits, []).append(name)
     lines = [f"mixed precision, {found.mean_bits:.2f} bits a weight in the mean:"]
     for bits, names in sorted(by_bits.items(), reverse=True):
-        lines.append(wrap(f"  {bits} bits, {len(names)} layers: {_shortened(names)}", width, indent="      "))
+        counted = f"{len(names)} layer{'' if len(names) == 1 else 's'}"
+        lines.append(wrap(f"  {bits} bits, {counted}: {_shortened(names)}", width, indent="      "))
     alike = ", ".join(f"{compact(excess)} at {bits} bits for all" for bits, excess in sorted(uniform.items()))
     said = f"  layers' costs add up to D = {compact(found.excess)}, {alike} (rounding to nearest)"
     lines.append(wrap(said, width, indent="      "))
