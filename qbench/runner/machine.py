@@ -61,7 +61,7 @@ def seed_everything(seed: int) -> None:
 @cache
 def warm_up(device: str) -> None:
     """Have torch load what it loads at its first training step, so that no method's seconds hold it."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
         layer = torch.nn.Linear(4, 4, device=device)
         layer(torch.ones(2, 4, device=device)).sum().backward()
         torch.optim.AdamW(layer.parameters(), fused=True).step()

@@ -76,7 +76,7 @@ def test_a_suite_that_is_wrong(call: Any, change: Change, message: str, verb: st
         (("--suite", "nowhere.yaml"), "qbench: nowhere.yaml: no such file"),
         (
             ("--suite", "smok"),
-            "qbench: unknown suite 'smok': did you mean 'smoke'? (allowed: llm_hub, llm_lowbit, llm_lowbit_3m, ",
+            "qbench: unknown suite 'smok': did you mean 'smoke'? (allowed: diagnose, llm_hub, llm_lowbit, ",
         ),
         (("--suite", "."), "unknown suite '.'"),
         (("--suite", "./"), "is a directory (allowed: a YAML file)"),
