@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ class Answer:
         from qbench.diagnosis.forecast import ladders
         from qbench.diagnosis.reading import readings
 
-        self._question, self._steps = question, steps
+        self._question, self._steps, self._began = question, steps, time.monotonic()
         self._runner = diagnosing.Runner(question, out, way, options.console())
         self._runner.first(fresh=fresh)
         diagnosing.require_sound(self._records)
@@ -141,6 +142,7 @@ class Answer:
         """Print all of it."""
         from qbench.diagnosis import shipped
         from qbench.report import diagnosis
+        from qbench.report.fitting import wrap
 
         width = options.text_width()
         for place, ladder in self.ladders.items():
@@ -158,13 +160,18 @@ class Answer:
         options.show(diagnosis.notes(width, families=shipped.families(), measured=measured))
         cost = self._cost()
         options.show(
-            f"cost: {cost['seconds']:.0f} s for {cost['passes']:.0f} passes of at most {cost['sample_tokens']:.0f} "
-            f"tokens or images; records in {self._runner.answered.folder}"
+            wrap(
+                f"cost: {cost['seconds']:.0f} s of measuring, {cost['passes']:.0f} passes of at most "
+                f"{cost['sample_tokens']:.0f} tokens or images; this call took {cost['wall_seconds']:.0f} s; records "
+                f"in {self._runner.answered.folder}",
+                width,
+            )
         )
 
     def _cost(self) -> dict[str, float]:
         probes = [record for record in self._records if record.is_probe]
         return {
+            "wall_seconds": time.monotonic() - self._began,
             "seconds": sum(record.cost.evaluation_seconds for record in probes),
             "passes": sum(record.metrics["passes"] for record in probes),
             "sample_tokens": max(record.metrics["sample_tokens"] for record in probes),

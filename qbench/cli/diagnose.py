@@ -16,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:  qbench diagnose llama-1m   |   qbench diagnose smollm2-135m --quantizer "
         "'{name: absmax, symmetric: false, granularity: {per_group: 64}}'   |   "
-        "qbench diagnose hf:models/mine --data wikitext2 --mixed 3   |   qbench diagnose torchvision:resnet18"
+        "qbench diagnose hf:models/mine --mixed 3"
     )(diagnose)
 
 
@@ -48,7 +48,7 @@ def diagnose(
     bn: Annotated[str, typer.Option(help="Batch norms: keep, or recalibrate at every point.")] = "keep",
     budget: Annotated[int, typer.Option(min=1, help="Tokens or images of each loss.")] = 4096,
     draws: Annotated[int, typer.Option(min=1, max=64, help="Random errors of each kind.")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps that QAT may take.")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps that QAT may take.")] = 200,
     layers: Annotated[bool, typer.Option("--layers/--no-layers", help="Measure layers one by one as well.")] = True,
     mixed: Annotated[
         float | None,

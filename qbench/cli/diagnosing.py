@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from qbench.store.folder import RunFolder
     from qbench.store.record import Record
     from qbench.suite.cell import Cell
+
+
+_LAYER_BUDGET = 1024
+"""Tokens or images below which layers' losses are mostly chance."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +108,24 @@ class Runner:
         self.answered = Answered(options.run_path(self.name, out))
 
     def first(self, *, fresh: bool) -> None:
-        """Measure the margins at all bits, and run what else is asked for."""
+        """Measure the margins at all bits, and run what else is asked for.
+
+        Raises
+        ------
+        StoreError
+            The model cannot be evaluated.
+        QBenchError
+            Its loss is no better than chance.
+        """
+        self.run([cell for cell in self.cells if cell.is_fp], fresh=fresh)
+        require_sound(self.answered.records.values())
+        require_better_than_chance(self.answered.records.values())
         self.run(self.cells, fresh=fresh)
 
     def layers(self, places: Sequence[tuple[Any, int]], *, fresh: bool) -> None:
         """Measure layers one by one, on the grids of some quantizers and bits."""
-        probe = self.question.probe("layer_margins", budget=max(1, self.question.budget // 4))
+        budget = min(self.question.budget, max(_LAYER_BUDGET, self.question.budget // 4))
+        probe = self.question.probe("layer_margins", budget=budget)
         blocks = [
             self.question.block(probes=[probe]) | {"quantizers": [quantizer], "bits": [bits]}
             for quantizer, bits in places
@@ -167,6 +183,23 @@ def require_sound(records: Iterable[Record]) -> None:
             raise StoreError(f"{record.label}: {record.status}: {record.reason}")
 
 
+def require_better_than_chance(records: Iterable[Record]) -> None:
+    """Make sure that the model has something to lose.
+
+    Raises
+    ------
+    QBenchError
+        Its loss is that of guessing, or worse.
+    """
+    for record in records:
+        chance = record.facts.get("chance_loss")
+        if record.axes["method"] == "fp" and chance is not None and record.loss is not None and record.loss >= chance:
+            raise QBenchError(
+                f"{record.axes['model']}: its loss of {record.loss:.3f} is no better than chance ({chance:.3f}), so "
+                "that there is nothing to lose"
+            )
+
+
 def known(paths: Sequence[Path] | None, models: Iterable[str], own: Iterable[Record]) -> dict[tuple[Place, int], Any]:
     """Return what was measured of models before, and in this run.
 
@@ -180,17 +213,14 @@ def known(paths: Sequence[Path] | None, models: Iterable[str], own: Iterable[Rec
     own : iterable of Record
         Of this run; what it measured goes before others, method by method.
     """
-    from qbench.diagnosis.outcome import outcomes
+    from qbench.diagnosis.outcome import merged, outcomes
 
     wanted = set(models)
     found: dict[tuple[Place, int], Any] = {}
     for _, records in stored(paths):
         kept = [record for record in records if record.axes["model"] in wanted]
-        found |= {key: one for key, one in outcomes(kept).items() if key not in found}
-    for key, one in outcomes(own).items():
-        before = found.get(key, one)
-        found[key] = replace(one, methods=before.methods | one.methods)
-    return found
+        found = merged(found, outcomes(kept))
+    return merged(outcomes(own), found)
 
 
 def stored(paths: Sequence[Path] | None) -> Iterable[tuple[str, Sequence[Record]]]:

@@ -37,9 +37,9 @@ def judge_all(*, write: bool, json: bool) -> None:
     from qbench.cli.diagnosing import stored
     from qbench.diagnosis import shipped
     from qbench.diagnosis.cases import cases
-    from qbench.diagnosis.correction import family_of, fit
+    from qbench.diagnosis.correction import family_of, fit, with_widest
     from qbench.diagnosis.judged import judge, quadratics
-    from qbench.diagnosis.outcome import outcomes
+    from qbench.diagnosis.outcome import merged, outcomes
     from qbench.diagnosis.reading import readings
     from qbench.report.diagnosis_page import render, to_json
 
@@ -50,12 +50,12 @@ def judge_all(*, write: bool, json: bool) -> None:
         if name.partition(".")[0] == _SUITE:
             own = records
         else:
-            found |= {key: one for key, one in outcomes(records).items() if key not in found}
+            found = merged(found, outcomes(records))
     held = readings(own)
     if not held:
         raise StoreError(f"{folder} has no records of the suite {_SUITE}: run it, then `qbench archive {_SUITE}`")
     pairs = judge(held, found, quadratics(own))
-    fitted = fit(cases(held, found))
+    fitted = with_widest(fit(cases(held, found)), [pair.left_out for pair in pairs])
     page = render(pairs, fitted, command="qbench diagnose --judge --write")
     if write:
         options.write_table(options.table_path(_SUITE), page, _MADE_BY)

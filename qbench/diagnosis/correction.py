@@ -135,6 +135,19 @@ def fit(cases: Mapping[str, Sequence[Case]]) -> dict[str, Correction]:
     return found
 
 
+def with_widest(fitted: Corrections, left_out: Iterable[Corrections]) -> dict[str, Correction]:
+    """Return corrections with the widest spread of those that were fitted without some family.
+
+    The next model is of a family that none was fitted on: its interval is that of the forecasts that were judged.
+    """
+    others = list(left_out)
+    found = {}
+    for method, one in fitted.items():
+        spreads = [other[method].spread for other in others if method in other]
+        found[method] = Correction(one.slope, max([one.spread, *spreads]), one.decay)
+    return found
+
+
 def _trained(cases: Sequence[Case]) -> Correction:
     """Return slope and decay with the least squares."""
     weights = _weights(cases)

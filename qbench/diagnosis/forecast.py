@@ -21,8 +21,8 @@ ANSWERS: Mapping[Answer, str] = {
     "hopeless": "hopeless at this grid",
 }
 
-DEFAULT_STEPS = 1000
-"""Steps of training that are asked about when nobody says how many."""
+DEFAULT_STEPS = 200
+"""Steps of training that are asked about when nobody says how many: the longest that forecasts were fitted on."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class Row:
         The basin's radius over the size of the rounding error.
     exponent : float
         How steep the loss is there: ``d ln D / d ln |e|``.
+    bracketed : bool
+        Whether the basin's edge lies between two bitwidths that were measured.
     """
 
     reading: Reading
@@ -69,6 +71,7 @@ class Row:
     sure: bool
     margin: float
     exponent: float
+    bracketed: bool = True
 
 
 @dataclass(frozen=True)
@@ -118,15 +121,15 @@ def answer(excesses: Sequence[float], inside: float, failed: float) -> Answer:
     Returns
     -------
     str
-        ``ptq`` or ``second_order`` where that stays inside the basin; otherwise ``qat`` where training does not fail,
-        and ``hopeless`` where it does.
+        ``ptq`` or ``second_order`` where that stays inside the basin; otherwise ``hopeless`` where all fail, and
+        ``qat``.
     """
     rtn, second_order, qat = excesses
     if rtn <= inside:
         return "ptq"
     if second_order <= inside:
         return "second_order"
-    return "qat" if qat <= failed else "hopeless"
+    return "qat" if min(second_order, qat) <= failed else "hopeless"
 
 
 def ladders(
@@ -170,6 +173,7 @@ def _row(reading: Reading, law: Law, corrections: Corrections, steps: int) -> Ro
         len(set(answers)) == 1,
         margin(law, reading.relative_error),
         law.exponent(reading.relative_error),
+        law.brackets_edge,
     )
 
 

@@ -61,6 +61,11 @@ class Law:
         farther = -math.log(self.excesses[-1]) / slope if slope > _FLAT else math.inf
         return float(self.radii[-1] * math.exp(farther)) if farther < _FARTHEST else math.inf
 
+    @property
+    def brackets_edge(self) -> bool:
+        """Return whether the basin's edge lies between two radii that were measured."""
+        return self.excesses[0] < 1.0 <= self.excesses[-1]
+
     def _piece(self, radius: float) -> tuple[float, float, float]:
         """Return a radius, its excess and the exponent from there on."""
         place = bisect_left(self.radii, radius)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from qbench.claims.evidence import flaw, options_of
 from qbench.claims.regimes import Basin
@@ -83,6 +83,16 @@ class Outcome:
     def qat(self) -> Measured | None:
         """Training through the quantizer."""
         return self.methods.get("qat")
+
+
+def merged(
+    first: Mapping[tuple[Place, int], Outcome], second: Mapping[tuple[Place, int], Outcome]
+) -> dict[tuple[Place, int], Outcome]:
+    """Return all outcomes of two sources; of a method that both have, that of the first."""
+    found = dict(second)
+    for key, one in first.items():
+        found[key] = replace(one, methods={**found[key].methods, **one.methods}) if key in found else one
+    return found
 
 
 def outcomes(records: Iterable[Record]) -> dict[tuple[Place, int], Outcome]:

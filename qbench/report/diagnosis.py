@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from qbench.diagnosis.cases import Outcomes
 from qbench.diagnosis.depth import excess_at
-from qbench.diagnosis.forecast import ANSWERS, Forecast, Ladder, Row, failure
+from qbench.diagnosis.forecast import ANSWERS, DEFAULT_STEPS, Forecast, Ladder, Row, failure
 from qbench.diagnosis.layers import LayerLoss
 from qbench.diagnosis.mixed import Mixture
 from qbench.diagnosis.outcome import Measured, Place
@@ -104,11 +104,14 @@ def notes(width: int, *, families: Iterable[str], measured: bool) -> str:
     """Return what the columns mean."""
     said = [
         "D: excess loss over full precision, nats a token (or an image), with the 90 % interval of the forecast.",
-        "margin: the basin's radius over the rounding error |e|, both relative to the weights |w|; below 1 rounding to "
-        "nearest is outside the basin.",
-        "second-order: GPTQ or AdaRound. QAT: straight-through training on the grid.",
-        "answer: the cheapest that stays inside, else QAT where it does not fail; ? where the interval's ends would "
-        f"give another. Corrections were fitted on {', '.join(families)}: docs/diagnose.md says how well they do.",
+        "|e|/|w|: length of the rounding error over that of the weights. margin: the basin's radius over the rounding "
+        "error, both in this unit; below 1 rounding to nearest is outside the basin. ~: the edge lies beyond all bits "
+        "that were asked about.",
+        "second-order: GPTQ or AdaRound. QAT: straight-through training on the grid; forecasts were fitted on "
+        f"trainings of at most {DEFAULT_STEPS} steps.",
+        "answer: the cheapest that stays inside, else QAT unless all fail, which does not promise that QAT comes back "
+        "inside: its D says. ?: the interval's ends would give another. Forecasts were fitted on "
+        f"{', '.join(families)}: docs/diagnose.md says how well they do. -: nothing stored.",
     ]
     if measured:
         said.append("measured: what stored records have, of the better method where there are several.")
@@ -173,7 +176,7 @@ def _row_json(place: Place, row: Row, found: Outcomes) -> dict[str, object]:
 def _row(row: Row) -> list[str]:
     said = ANSWERS[row.answer] + ("" if row.sure else " ?")
     found = [_with_ends(row.forecasts[method]) for method in ("rtn", "second_order", "qat")]
-    margin = compact(row.margin) if row.margin < 1000 else "> 1000"
+    margin = ("" if row.bracketed else "~") + (compact(row.margin) if row.margin < 1000 else "> 1000")
     return [str(row.reading.bits), share(row.reading.relative_error), margin, *found, said]
 
 

@@ -17,6 +17,8 @@ from qbench.diagnosis.judged import Both, Pair, Rung, sqnr_threshold
 from qbench.report.markdown import escape
 from qbench.report.numbers import ABSENT, compact
 
+_FEWEST = 5
+"""Bitwidths below which a correlation says nothing."""
 _NAMES = {"rtn": "rtn", "second_order": "second-order", "qat": "QAT"}
 Foretells = Callable[[Pair], int | None]
 
@@ -121,8 +123,16 @@ def _predictors(pairs: Sequence[Pair]) -> list[tuple[str, str, Foretells]]:
             return None
         return pair.failing(lambda rung: rung.quadratic_fails)
 
+    def beside_quadratic(pair: Pair) -> int | None:
+        return None if of_quadratic(pair) is None else foretold("rtn")(pair)
+
     own = [(f"diagnose, {_NAMES[method]}", method, foretold(method)) for method in METHODS]
-    return [*own, ("weight SQNR threshold, rtn", "rtn", of_sqnr), ("exact quadratic, rtn", "rtn", of_quadratic)]
+    return [
+        *own,
+        ("weight SQNR threshold, rtn", "rtn", of_sqnr),
+        ("exact quadratic, rtn", "rtn", of_quadratic),
+        ("diagnose, rtn, on the same pairs", "rtn", beside_quadratic),
+    ]
 
 
 def _score(pairs: Iterable[Pair], foretells: Foretells, method: str) -> dict[str, float]:
@@ -169,7 +179,8 @@ def _failing(pairs: Sequence[Pair]) -> str:
             ]
         )
     said = (
-        "Families: exact of all. The quadratic is `g e + e H e / 2` by exact Hessian-vector products, batch norms kept."
+        "In the columns of families: how many are exact, of how many. The quadratic is `g e + e H e / 2` by exact "
+        "Hessian-vector products, batch norms kept."
     )
     return f"{_table(headers, rows)}\n\n{said}"
 
@@ -223,7 +234,7 @@ def _excess(pairs: Sequence[Pair]) -> str:
                 for rung in pair.having(method)
                 for both in [rung.methods[method]]
             ]
-            if len(held) < 2:
+            if len(held) < _FEWEST:
                 continue
             foretold, measured = [both.foretold.excess for both, _ in held], [both.excess for both, _ in held]
             quadratic = [(rung.quadratic, both.excess) for both, rung in held if rung.quadratic is not None]
