@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qbench.diagnosis.correction import COVERAGE, METHODS, Case, Correction, family_of, fit, inputs_of
+from qbench.diagnosis.correction import COVERAGE, METHODS, Case, Correction, family_of, fit, inputs_of, with_widest
 from qbench.diagnosis.reading import Reading
 
 STEPS = (1, 10, 100, 1000)
@@ -140,3 +140,9 @@ def test_each_method_has_stand_ins_of_its_own(reading: Callable[..., Reading]) -
 )
 def test_a_family_is_what_names_begin_with(model: str, family: str) -> None:
     assert family_of(model) == family
+
+
+def test_what_is_shipped_has_the_widest_interval_of_those_that_were_judged() -> None:
+    fitted = {"rtn": Correction(1.0, 0.2), "qat": Correction(0.8, 0.5, 0.6)}
+    left_out = [{"rtn": Correction(1.0, 0.7)}, {"rtn": Correction(1.0, 0.1), "qat": Correction(0.1, 0.4, 0.9)}]
+    assert with_widest(fitted, left_out) == {"rtn": Correction(1.0, 0.7), "qat": Correction(0.8, 0.5, 0.6)}

@@ -109,3 +109,9 @@ def test_readings_come_in_any_order(reading: Make) -> None:
     ladder = [reading(8, 1e-4), reading(4, 0.02), reading(3, 0.3), reading(2, 2.0)]
     assert law_of(ladder) == law_of(reversed(ladder))
     assert law_of(ladder).radii == tuple(sorted(one.relative_error for one in ladder))
+
+
+def test_the_edge_is_bracketed_where_it_was_measured_on_both_sides() -> None:
+    assert Law((0.1, 0.2), (0.5, 2.0)).brackets_edge
+    assert not Law((0.1, 0.2), (0.5, 0.9)).brackets_edge
+    assert not Law((0.1, 0.2), (1.5, 2.0)).brackets_edge

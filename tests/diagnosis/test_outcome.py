@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from qbench.diagnosis.outcome import Outcome, outcomes
+from qbench.claims.regimes import Basin
+from qbench.diagnosis.outcome import Measured, Outcome, merged, outcomes
 from qbench.store.record import Cost, Record
 
 Make = Callable[..., Record]
@@ -120,3 +121,17 @@ def test_what_is_no_evidence_is_left_out(record: Make, margin_record: Make) -> N
     # Without rounding there is nothing to be held beside.
     assert outcomes([full, record("ste_qat", 3, 0.1)]) == {}
     assert only([full, rounded, record("gptq", 3, status="failed", metrics={}, documents=[])]).second_order is None
+
+
+def test_sources_are_merged_method_by_method() -> None:
+    place = (("model", "mse", "keep", 0), 4)
+    other = (("model", "mse", "keep", 0), 3)
+    basin = Basin(0.05)
+    first = {place: Outcome(basin, {"rtn": Measured("rtn", 0.1, 0.0, 1.0)}, 1.0)}
+    second = {
+        place: Outcome(basin, {"rtn": Measured("rtn", 0.2, 0.0, 1.0), "gptq": Measured("gptq", 0.3, 0.0, 1.0)}, 2.0),
+        other: Outcome(basin, {}, 3.0),
+    }
+    found = merged(first, second)
+    assert found.keys() == second.keys()
+    assert {name: one.excess for name, one in found[place].methods.items()} == {"rtn": 0.1, "gptq": 0.3}
