@@ -33,7 +33,7 @@ INSIDE, GREY, OUT = 0.01, 0.2, 3.0
         ((OUT, INSIDE, OUT), "second_order"),
         ((GREY, GREY, INSIDE), "qat"),
         ((OUT, OUT, GREY), "qat"),
-        ((OUT, GREY, OUT), "hopeless"),
+        ((OUT, GREY, OUT), "qat"),
         ((OUT, OUT, OUT), "hopeless"),
         ((0.05, OUT, OUT), "ptq"),
         ((OUT, 0.05, OUT), "second_order"),
