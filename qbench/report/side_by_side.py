@@ -12,7 +12,7 @@ from qbench.report.leaderboard import Group, Leaderboard
 
 
 def side_by_side(board: Leaderboard) -> list[tuple[str, list[Table]]]:
-    """Return for each model with more than one quantizer its tables, one a bitwidth.
+    """Return for each model with more than one quantizer at a bitwidth its tables, one a bitwidth.
 
     Parameters
     ----------
@@ -31,7 +31,8 @@ def side_by_side(board: Leaderboard) -> list[tuple[str, list[Table]]]:
     for group in board.groups:
         if group.bits:
             models.setdefault(group.model, []).append(group)
-    return [(model, list(_tables(groups))) for model, groups in models.items() if len(groups) > 1]
+    beside = [(model, list(_tables(groups))) for model, groups in models.items() if len(groups) > 1]
+    return [(model, tables) for model, tables in beside if tables]
 
 
 def _tables(groups: Sequence[Group]) -> Iterator[Table]:

@@ -33,8 +33,6 @@ def render_text(board: Leaderboard, width: int = WIDTH) -> str:
     parts += [block for group in networks.groups for block in _group(group, width)]
     for model, beside in side_by_side(networks):
         blocks = [fit(table, _align(table), width) for table in beside]
-        if not blocks:  # quantizers that have no bits in common
-            continue
         parts += ["\n".join([wrap(f"== {model}: quantizers side by side ==", width), blocks[0]]), *blocks[1:]]
     if board.published:
         table = published_table(board.published)

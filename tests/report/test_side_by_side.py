@@ -71,6 +71,13 @@ def test_one_quantizer_has_no_such_table(make_record: MakeRecord) -> None:
     assert "side by side" not in render_text(board) and "side by side" not in render_markdown(board)
 
 
+def test_quantizers_without_bits_in_common_have_no_such_table(make_record: MakeRecord) -> None:
+    found = [make_record("m/fp/s0"), make_record("m/mse/3b/rtn/s0", 0.1), make_record("m/nf/2b/rtn/s0", 0.2)]
+    board = leaderboard(found)
+    assert side_by_side(board) == []
+    assert "side by side" not in render_text(board) and "side by side" not in render_markdown(board)
+
+
 def test_classifiers_are_ordered_by_accuracy(make_image_record: MakeRecord) -> None:
     found = [make_image_record("m/fp/s0")]
     for quantizer, method, excess, accuracy in (
