@@ -168,7 +168,6 @@ def footnotes(board: Leaderboard) -> list[str]:
 
 def legend(board: Leaderboard, *, levels: bool = True) -> list[str]:
     """Return what the words in the tables mean; `levels` as in `tables`."""
-    models = {group.model for group in board.groups}
     controls = dict.fromkeys(name for group in board.groups for name in group.controls)
     trained = [
         f"{', '.join(controls)}: the same layers trained in full precision, for as many steps and on the same batches "
@@ -190,7 +189,8 @@ def legend(board: Leaderboard, *, levels: bool = True) -> list[str]:
         *([_BATCH_NORM] if normed else []),
         *(
             [_BESIDE.format("of images accuracy, and D" if any(images) else "D alone")]
-            if len({(group.model, group.quantizer) for group in board.groups}) > len(models)
+            if len({(group.model, bits) for group in board.groups for bits in group.bits})
+            < sum(len(group.bits) for group in board.groups)
             else []
         ),
         "G: share of rtn's excess loss, on the same grid, that the method does away with; - where rtn lost nothing to "
