@@ -74,7 +74,7 @@ def layer_table(layers: Sequence[LayerLoss], bits: int) -> str:
     rows = [
         [
             layer.name,
-            compact(layer.excess),
+            f"{compact(layer.excess)} ±{compact(layer.se)}",
             _percent(layer.excess / total if total else 0.0),
             _percent(layer.weights / weights),
             share(layer.relative_error),
@@ -203,4 +203,4 @@ def _listed(bits: Sequence[int]) -> str:
 
 def _shortened(names: Sequence[str]) -> str:
     held = list(names)
-    return ", ".join(held[:6]) + (f" and {len(held) - 6} more" if len(held) > 6 else "")
+    return ", ".join(held[:6]) + (f" and {len(held) - 6} more (--json has all)" if len(held) > 6 else "")

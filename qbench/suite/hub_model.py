@@ -66,5 +66,6 @@ def _place(name: str, folder: Path | None, at_name: YamlPath) -> dict[str, str]:
     elif at and repo:
         said = f"the revision {shown(revision)} is not a full commit hash (40 hexadecimal digits): a branch can move"
     else:
-        said = "there is no such folder in the suite's folder, and a repository needs its commit"
+        where = "" if folder is None else " in the suite's folder"
+        said = f"there is no such folder{where}, and a repository needs its commit"
     raise problems([(f"{shown(name)}: {said} (allowed: {_FORMS})", at_name)])

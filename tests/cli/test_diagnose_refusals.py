@@ -14,7 +14,7 @@ import pytest
         ((), "diagnose what? name a model: `qbench diagnose llama-1m` (`qbench list models` has them)"),
         (("lama-1m",), "MODEL: unknown model 'lama-1m': did you mean 'llama-1m'? (allowed: "),
         (("torchvision:resnet99",), "MODEL: 'resnet99' is no image classifier of torchvision: did you mean "),
-        (("hf:nowhere",), "MODEL: 'hf:nowhere': there is no such folder "),
+        (("hf:nowhere",), "MODEL: 'hf:nowhere': there is no such folder, and"),
         (("hf:org/model@main",), "MODEL: 'hf:org/model@main': the revision 'main' is not a full commit hash"),
         (("llama-1m", "-q", "mes"), "--quantizer: unknown quantizer 'mes': did you mean 'mse'? (allowed: "),
         (

@@ -82,7 +82,7 @@ def test_a_mixture_names_its_layers_by_bits() -> None:
     assert max(map(len, text.splitlines())) <= 80
     words = " ".join(text.split())
     assert words.startswith("mixed precision, 3.78 bits a weight in the mean: 4 bits, 8 layers: ")
-    assert "and 2 more 2 bits, 1 layer: model.layers.8.mlp.down_proj" in words
+    assert "and 2 more (--json has all) 2 bits, 1 layer: model.layers.8.mlp.down_proj" in words
     assert "add up to D = .120, .300 at 3 bits for all, .100 at 4 bits for all (rounding to nearest)" in words
 
 
