@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import os
 import shutil
 import subprocess
@@ -61,7 +62,8 @@ def test_the_table_tells_every_bitwidth_and_ends_with_an_answer(diagnosed: Any) 
     words = " ".join(out.split())
     assert " at 2 bits for all, " in words and " at 4 bits for all (rounding to nearest)" in words
     assert "answer: the cheapest that stays inside" in out
-    assert "tokens or images; records in results/runs/diagnose-llama-1m" in out
+    assert "tokens or images; this call took " in words
+    assert " s; records in results/runs/diagnose-llama-1m" in words
     # The headline names the model, and words are not broken; all else fits a terminal of 80 columns.
     tables = [line for line in out.splitlines() if not line.startswith(("==", "cost:"))]
     assert max(map(len, tables)) <= 80
@@ -78,7 +80,7 @@ def test_json_has_the_numbers_of_the_table(diagnosed: Any, call: Any) -> None:
         for one in row["forecasts"].values():
             assert f"{compact(one['excess'])} [{compact(one['low'])},{compact(one['high'])}]" in diagnosed.stdout
             assert one["low"] <= one["excess"] <= one["high"]
-    assert (found["inside"], found["failed"], held["steps"]) == (0.05, pytest.approx(0.5, rel=0.5), 1000)
+    assert (found["inside"], found["failed"], held["steps"]) == (0.05, pytest.approx(0.5, rel=0.5), 200)
     layers = found["layers"]["layers"]
     assert len(layers) == 28
     assert f"at {found['layers']['bits']} bits" in diagnosed.stdout
@@ -93,7 +95,8 @@ def test_what_is_stored_is_not_measured_again(diagnosed: Any, call: Any) -> None
     before = records()
     said = call(*LLAMA, "--mixed", "3")
     assert (said.code, said.err) == (0, "")
-    assert said.out == diagnosed.stdout
+    took = re.compile(r"took\s+\d+ s")  # the one thing that a call says of itself
+    assert took.sub("", said.out) == took.sub("", diagnosed.stdout)
     assert records() == before
     # Nor is it by other words for the same: what QAT may take is foretold, and layers can be left out.
     assert "QAT D, 5 steps" in call(*LLAMA, "--no-layers", "--steps", "5").out
