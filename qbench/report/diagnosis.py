@@ -81,7 +81,7 @@ def layer_table(layers: Sequence[LayerLoss], bits: int) -> str:
         ]
         for layer in most
     ]
-    headers = [f"layers that eat the margin at {bits} bits", "D alone", "of all", "of the weights", "|e|/|w|"]
+    headers = [f"layers that eat the margin at {bits} bits", "D alone", "of all", "weights", "|e|/|w|"]
     return plain_table(headers, rows, ["left", "right", "right", "right", "right"])
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -230,8 +230,9 @@ def test_a_model_that_knows_nothing_has_nothing_to_lose(call: Any) -> None:
     saved_lm(Path("models/tiny"), 0)
     said = call("diagnose", "hf:models/tiny", *TINY, "--no-layers")
     assert (said.code, said.out) == (2, "")
-    assert said.err.splitlines()[-1] == (
-        "qbench: tiny: its loss is no better than chance, so that there is nothing to lose"
+    assert re.fullmatch(
+        r"qbench: tiny: its loss of \d\.\d+ is no better than chance \(\d\.\d+\), so that there is nothing to lose",
+        said.err.splitlines()[-1],
     )
 
 
@@ -239,5 +240,5 @@ def test_help_has_examples(call: Any) -> None:
     said = call("diagnose", "--help")
     assert said.code == 0
     told = " ".join(said.out.split())
-    for example in ("qbench diagnose llama-1m", "hf:models/mine --data wikitext2 --mixed 3", "torchvision:resnet18"):
+    for example in ("qbench diagnose llama-1m", "hf:models/mine --mixed 3"):
         assert example in told
