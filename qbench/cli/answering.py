@@ -56,9 +56,6 @@ class Answer:
         found = ladders(readings(self._records), shipped.corrections(), steps)
         order = list(self._runner.entries)
         self.ladders = {place: found[place] for place in sorted(found, key=lambda place: order.index(place[1]))}
-        if not self.ladders:
-            label = self._runner.model.label()
-            raise QBenchError(f"{label}: its loss is no better than chance, so that there is nothing to lose")
         self._layers: dict[Place, tuple[int, Sequence[LayerLoss]]] = {}
         self._mixtures: dict[Place, tuple[Mixture, dict[int, float]]] = {}
         self._outcomes: Mapping[tuple[Place, int], Outcome] = {}

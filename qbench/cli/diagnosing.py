@@ -134,11 +134,11 @@ class Runner:
             self.run(self._enumerated(blocks), fresh=fresh)
 
     def run(self, cells: Sequence[Cell], *, fresh: bool) -> None:
-        """Run cells that the folder does not hold yet."""
+        """Run cells that the folder does not hold yet; full precision is run once a call, also where it is fresh."""
         from qbench.runner.planning import plan
         from qbench.store.folder import RunFolder
 
-        held = list(cells)
+        held = [cell for cell in cells if not (cell.is_fp and self.answered.records)]
         folder: RunFolder = RunFolder(self.answered.folder)
         with folder.lock():
             executing.fetch(held, self._console)

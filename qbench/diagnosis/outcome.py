@@ -106,7 +106,6 @@ def outcomes(records: Iterable[Record]) -> dict[tuple[Place, int], Outcome]:
     held = list(newest(records).values())
     full = {(one.axes["model"], one.axes["seed"]): one for one in held if one.axes["method"] == FP}
     found: dict[tuple[Place, int], Outcome] = {}
-    trained: list[tuple[Place, int, Measured, str | None]] = []
     for record in held:
         own = full.get((record.axes["model"], record.axes["seed"]))
         if record.is_probe or record.axes["quantizer"] is None or own is None or flaw(record) or flaw(own):
@@ -119,18 +118,18 @@ def outcomes(records: Iterable[Record]) -> dict[tuple[Place, int], Outcome]:
         for place in places:
             outcome = found.setdefault((place, bits), Outcome(Basin.of(own.facts, own.loss)))
             outcome.seconds += measured.seconds
-            if name in TRAINED:
-                trained.append((place, bits, measured, name))
-            elif name is not None:
-                before = outcome.methods.get(name)
-                if before is None or len(measured.method) < len(before.method):
-                    outcome.methods[name] = measured
-    for place, bits, measured, _ in trained:
-        held_qat = found[place, bits].methods.get("qat")
-        if held_qat is None or measured.excess < held_qat.excess:
-            found[place, bits].methods["qat"] = measured
+            if name is not None:
+                kept = "qat" if name in TRAINED else name
+                before = outcome.methods.get(kept)
+                if before is None or _rank(kept, measured) < _rank(kept, before):
+                    outcome.methods[kept] = measured
     # Training alone makes no place of its own: there is nothing to be foretold beside it.
     return {key: outcome for key, outcome in found.items() if outcome.rtn is not None}
+
+
+def _rank(name: str, measured: Measured) -> float:
+    """Return by what one of several cells of a method counts: the best training, the plainest label of all else."""
+    return measured.excess if name == "qat" else len(measured.method)
 
 
 def _measured(record: Record, full: Record) -> Measured | None:

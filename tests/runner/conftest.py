@@ -45,6 +45,25 @@ def toys() -> Iterator[ModuleType]:
     sys.path.remove(folder)
 
 
+@pytest.fixture(scope="module")
+def lms() -> Iterator[ModuleType]:
+    """Return saved language models, whole and streamed."""
+    folder = str(Path(__file__).parent)
+    sys.path.insert(0, folder)
+    yield importlib.import_module("streamed_lm")
+    sys.path.remove(folder)
+
+
+@pytest.fixture
+def both(tmp_path: Path, lms: ModuleType) -> Callable[..., Any]:
+    """Return a function that saves a language model and runs cells of it whole and block by block."""
+
+    def both(family: str = "Llama", dtype: str = "float32", **options: Any) -> Any:
+        return lms.Both(lms.saved_lm(tmp_path / "model", family, **options), dtype)
+
+    return both
+
+
 @pytest.fixture(scope="session")
 def toy(toys: ModuleType) -> MakeCell:
     """Return a function that makes a cell of the toy: full precision, or by a method, given by name or as an object."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,22 +22,6 @@ from qbench.suite.metrics import measured_by
 from qbench.tasks.model_spec import ModelSpec
 
 RTN, GPTQ_, IN_TURN = RoundToNearest(name="rtn"), GPTQ(name="gptq"), GPTQ(name="gptq", true_sequential=True)
-
-
-@pytest.fixture(scope="module")
-def lms() -> Iterator[ModuleType]:
-    folder = str(Path(__file__).parent)
-    sys.path.insert(0, folder)
-    yield importlib.import_module("streamed_lm")
-    sys.path.remove(folder)
-
-
-@pytest.fixture
-def both(tmp_path: Path, lms: ModuleType) -> Callable[..., Any]:
-    def both(family: str = "Llama", dtype: str = "float32", **options: Any) -> Any:
-        return lms.Both(lms.saved_lm(tmp_path / "model", family, **options), dtype)
-
-    return both
 
 
 def test_the_same_bytes_as_with_all_blocks_in_memory(both: Callable[..., Any]) -> None:

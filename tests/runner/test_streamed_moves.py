@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -25,22 +22,6 @@ from qbench.suite.cell import Cell
 MARGIN = Margin(name="margin", budget=96, calibration=70)
 EACH = LayerMargins(name="layer_margins", budget=64)
 PARTS = LayerMargins(name="layer_margins", budget=32, most=4)
-
-
-@pytest.fixture(scope="module")
-def lms() -> Iterator[ModuleType]:
-    folder = str(Path(__file__).parent)
-    sys.path.insert(0, folder)
-    yield importlib.import_module("streamed_lm")
-    sys.path.remove(folder)
-
-
-@pytest.fixture
-def both(tmp_path: Path, lms: ModuleType) -> Callable[..., Any]:
-    def both(family: str = "Llama", dtype: str = "float32", **options: Any) -> Any:
-        return lms.Both(lms.saved_lm(tmp_path / "model", family, **options), dtype)
-
-    return both
 
 
 def test_the_same_numbers_as_with_all_blocks_in_memory(both: Callable[..., Any]) -> None:
